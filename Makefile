@@ -1,0 +1,42 @@
+# Two commands do everything: `make demo` and `make test`.  PYTHON names the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo check lint test bench lock clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "seatrial needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $(STAMP)
+
+install: $(STAMP) ## make .venv and install seatrial in it
+
+demo: $(STAMP)   ## a 30 s trial of our own 3-node cluster under partition, kill and pause
+	$(BIN)/seatrial run --system own --workload log,kv --faults partition,kill,pause --duration 30s --seed 7
+
+lint: $(STAMP)   ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint      ## lint, types, tidy and every test that does not sleep (under 60 s)
+	$(BIN)/pytest -q -n 2 -m 'not slow and not external'
+
+test: lint       ## everything, real processes included (under 10 minutes on two cores)
+	$(BIN)/pytest -q -n 2
+
+bench: $(STAMP)  ## all benchmarks, one after the other
+	for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+lock: $(STAMP)   ## resolve requirements.lock again from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-package seatrial --all-extras pyproject.toml -o requirements.lock
+
+clean:           ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
