@@ -8,7 +8,8 @@ Knows nothing of clients, clusters or checkers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -83,18 +84,36 @@ Record = TypeVar("Record", Op, FaultEvent, StatusSample)
 
 
 class History:
-    """An append-only list of operations' events, in time order."""
+    """An append-only list of operations' events, in time order.
 
-    __slots__ = ("_ops",)
+    A whole run's history has the indexes 0, 1, 2, …; a part of it (`select`) keeps the indexes of the whole, so that
+    what a checker says of it names the run's own records.  `history[i]` is the event with the *index* i.
+    """
+
+    __slots__ = ("_ops", "_partial")
 
     def __init__(self, ops: Iterable[Op] = ()) -> None:
         self._ops: list[Op] = []
+        self._partial = False
         for op in ops:
             self.append(op)
 
     def append(self, op: Op) -> None:
+        assert not self._partial, "a selection of a history is not appended to"
         assert op.index == len(self._ops), f"op index {op.index} is not {len(self._ops)}"
         self._ops.append(op)
+
+    def select(self, wanted: Callable[[Op], bool]) -> History:
+        """The operations whose invocation is wanted, each with its completion, under their own indexes."""
+        part = History()
+        part._partial = True
+        selected: set[int] = set()
+        for op in self._ops:
+            if op.type is OpType.INVOKE:
+                (selected.add if wanted(op) else selected.discard)(op.client)
+            if op.client in selected:
+                part._ops.append(op)
+        return part
 
     def __len__(self) -> int:
         return len(self._ops)
@@ -103,7 +122,13 @@ class History:
         return iter(self._ops)
 
     def __getitem__(self, index: int) -> Op:
-        return self._ops[index]
+        """The event with this index; negative ones count from the end.  Raises IndexError where there is none."""
+        if not self._partial or index < 0:
+            return self._ops[index]
+        place = bisect_left(self._ops, index, key=lambda op: op.index)
+        if place == len(self._ops) or self._ops[place].index != index:
+            raise IndexError(f"this part of the history has no event {index}")
+        return self._ops[place]
 
     def pairs(self) -> Iterator[tuple[Op, Op | None]]:
         """Each invocation with its completion, in the order of invocation; None where none was recorded."""
