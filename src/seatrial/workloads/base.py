@@ -27,12 +27,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One operation to try; `node` pins it."""
+    """One operation to try; `node` pins it.
+
+    With `keys` one request reads many keys at once: its completion's value maps each key to what was read, and it is
+    recorded as one operation per key, each under a client number of its own, all over the same interval.
+    """
 
     f: str
     key: str | None = None
     value: Json = None
     node: int | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,10 @@ class Generator(Protocol):
     """Decides what each client does next; all of its choices come from its stream."""
 
     def next(self, client: int) -> Request | None:
-        """None: this client has nothing to do now."""
+        """None: this client has nothing to do now.  `client` is its place among the workload's clients, from 0."""
+
+    def completed(self, request: Request, completion: Completion) -> None:
+        """Told how each request ended, so that later choices can build on it (a compare-and-set on a value read)."""
 
 
 class Workload(Protocol):
@@ -79,13 +87,19 @@ class Workload(Protocol):
         """Operations a second, over all clients; 0: as fast as they can."""
 
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
-        """Create topics, fill keys; retried until the deadline."""
+        """Create topics, fill keys; retried until the deadline.  Raises SetupFailed that says what it last saw."""
 
     def generator(self, rng: Rng) -> Generator: ...
 
-    def client(self, endpoints: Sequence[Endpoint], number: int, rng: Rng) -> Client: ...
+    def client(self, endpoints: Sequence[Endpoint], number: int, rng: Rng) -> Client:
+        """The client at place `number` (from 0 up to `clients`); called after `setup`."""
 
     def final(self, endpoints: Sequence[Endpoint]) -> Sequence[Request]:
         """Reads after everything is healed, some of every node; each is retried until it is `ok` or time is up."""
 
-    def checkers(self) -> Sequence[Checker]: ...
+    def checkers(self) -> Sequence[Checker]:
+        """Judges of this workload's operations; each picks them out of the whole run's history itself."""
+
+
+class SetupFailed(Exception):
+    """A workload could not be prepared before its deadline, so that nothing was tried."""

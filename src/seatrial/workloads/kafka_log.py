@@ -1,0 +1,108 @@
+"""The workload `log`: append unique integers to a topic, poll them back, and read everything from every node at last.
+
+Half of the appenders are idempotent, half send each record once; no value is ever sent by two operations, so a value
+that appears twice is a duplicate and one that is missing after its acknowledgement is lost.
+Operations: append (value; ok [offset, value]), assign and poll (ok [[offset, value], …]), final-read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seatrial.checkers.base import Checker
+from seatrial.env import Rng
+from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, SetupFailed
+from seatrial.workloads.kafka_clients import AppendClient, PollClient
+from seatrial.workloads.kafka_final import FinalReadClient
+from seatrial.workloads.kafka_settings import bootstrap
+from seatrial.workloads.kafka_topic import create_topic
+
+POLLS_PER_ASSIGNMENT = 60
+
+
+class LogGenerator:
+    """Appenders pick a partition for each value; pollers stay on one for a while, then move to the next."""
+
+    def __init__(self, rng: Rng, *, topic: str, partitions: int, appenders: int) -> None:
+        self._rng = rng
+        self._topic = topic
+        self._partitions = partitions
+        self._appenders = appenders
+        self._values = 0
+        self._polls: dict[int, tuple[int, int]] = {}  # client: (partition, polls left)
+
+    def next(self, client: int) -> Request:
+        if client < self._appenders:
+            self._values += 1
+            return Request(f="append", key=self._key(self._rng.integer(0, self._partitions - 1)), value=self._values)
+        partition, left = self._polls.get(client, (client % self._partitions, 0))
+        if left == 0:
+            partition = (partition + 1) % self._partitions
+            self._polls[client] = (partition, POLLS_PER_ASSIGNMENT)
+            return Request(f="assign", key=self._key(partition))
+        self._polls[client] = (partition, left - 1)
+        return Request(f="poll", key=self._key(partition))
+
+    def completed(self, request: Request, completion: Completion) -> None:
+        """Appends and polls do not build on each other."""
+
+    def _key(self, partition: int) -> str:
+        return f"{self._topic}/{partition}"
+
+
+class LogWorkload:
+    """Append, poll and final reads over one topic."""
+
+    name = "log"
+
+    def __init__(
+        self,
+        *,
+        topic: str = "log",
+        partitions: int = 4,
+        replication: int = 3,
+        appenders: int = 8,
+        pollers: int = 4,
+        rate: float = 300.0,
+    ) -> None:
+        self.clients = appenders + pollers
+        self.rate = rate
+        self._topic = topic
+        self._partitions = partitions
+        self._replication = replication
+        self._appenders = appenders
+
+    async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
+        speaking = [endpoint for endpoint in endpoints if endpoint.kafka is not None]
+        if not speaking:
+            raise SetupFailed("workload log needs Kafka, and no node of this system has a Kafka address")
+        await create_topic(
+            speaking,
+            self._topic,
+            partitions=self._partitions,
+            replication=min(self._replication, len(speaking)),
+            timeout=timeout,
+        )
+
+    def generator(self, rng: Rng) -> Generator:
+        return LogGenerator(rng, topic=self._topic, partitions=self._partitions, appenders=self._appenders)
+
+    def client(self, endpoints: Sequence[Endpoint], number: int, rng: Rng) -> Client:
+        servers = bootstrap(endpoints)
+        if number < self._appenders:
+            return AppendClient(servers, f"append-{number}", idempotent=number % 2 == 0)
+        if number < self.clients:
+            return PollClient(servers, f"poll-{number}")
+        return FinalReadClient(servers, f"final-{number}", {e.node: e.rack for e in endpoints if e.rack is not None})
+
+    def final(self, endpoints: Sequence[Endpoint]) -> Sequence[Request]:
+        """Every partition from every node that has a rack of its own; from the leaders alone where none has."""
+        nodes: list[int | None] = [e.node for e in endpoints if e.kafka is not None and e.rack is not None]
+        return [
+            Request(f="final-read", key=f"{self._topic}/{partition}", node=node)
+            for partition in range(self._partitions)
+            for node in nodes or [None]
+        ]
+
+    def checkers(self) -> Sequence[Checker]:
+        raise NotImplementedError

@@ -1,0 +1,43 @@
+"""The workloads by name: for `--workload log,kv` and `seatrial list workloads`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from seatrial.workloads.base import Workload
+from seatrial.workloads.etcd_txn import TxnWorkload
+from seatrial.workloads.kafka_log import LogWorkload
+from seatrial.workloads.kv_register import KvWorkload
+
+_MAKERS: Mapping[str, tuple[Callable[[], Workload], str]] = {
+    "log": (LogWorkload, "append unique values to a Kafka topic, poll them, read everything from every node"),
+    "kv": (KvWorkload, "read, write and compare-and-set registers over HTTP (our API or etcd's gateway)"),
+    "kv-txn": (TxnWorkload, "etcd transactions that compare a range of 1,000 keys and put one of them"),
+}
+
+
+class UnknownWorkload(ValueError):
+    """No workload has this name; the message lists those there are."""
+
+
+def names() -> dict[str, str]:
+    """Each workload's name with one line on what it does."""
+    return {name: line for name, (_, line) in _MAKERS.items()}
+
+
+def by_name(name: str) -> Workload:
+    """A fresh workload.  Raises UnknownWorkload."""
+    if name not in _MAKERS:
+        raise UnknownWorkload(f"there is no workload {name!r}; choose from {', '.join(_MAKERS)}")
+    return _MAKERS[name][0]()
+
+
+def by_names(spec: str) -> tuple[Workload, ...]:
+    """Fresh workloads for "log,kv".  Raises UnknownWorkload, also when nothing or one of them twice is named."""
+    wanted = [name.strip() for name in spec.split(",") if name.strip()]
+    if not wanted:
+        raise UnknownWorkload(f"no workload was named; choose from {', '.join(_MAKERS)}")
+    for name in wanted:
+        if wanted.count(name) > 1:
+            raise UnknownWorkload(f"workload {name!r} is named twice; its keys would collide")
+    return tuple(by_name(name) for name in wanted)
