@@ -1,0 +1,25 @@
+"""Pure consensus: Raft as a state machine without clock, I/O, threads or randomness of its own."""
+
+from seatrial.raft.config import RaftConfig
+from seatrial.raft.errors import NotLeader, ProposalDropped, ProposalRefused
+from seatrial.raft.inspection import PeerProgress, Status
+from seatrial.raft.log import StableLog
+from seatrial.raft.node import RaftNode
+from seatrial.raft.reads import ReadState
+from seatrial.raft.ready import Ready, SoftState
+from seatrial.raft.roles import Role
+
+__all__ = [
+    "NotLeader",
+    "PeerProgress",
+    "ProposalDropped",
+    "ProposalRefused",
+    "RaftConfig",
+    "RaftNode",
+    "ReadState",
+    "Ready",
+    "Role",
+    "SoftState",
+    "StableLog",
+    "Status",
+]

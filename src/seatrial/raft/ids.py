@@ -14,4 +14,4 @@ class EntryId(NamedTuple):
     """What identifies an entry for ever (Log Matching Property, Raft §5.3)."""
 
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody misses

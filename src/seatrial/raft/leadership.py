@@ -1,0 +1,78 @@
+"""What a node knows only while it leads: its peers' progress, reads, lease and a transfer under way.
+
+Rule: made when a node wins an election, dropped when it steps down; nothing of it is ever saved.
+Knows nothing of messages or of the log.
+"""
+
+from __future__ import annotations
+
+from seatrial.raft.config import RaftConfig
+from seatrial.raft.ids import NodeId
+from seatrial.raft.messages import Configuration, Snapshot
+from seatrial.raft.progress import SNAPSHOT, Progress, Window
+from seatrial.raft.quorum import joint_reached
+from seatrial.raft.reads import Lease, ReadQueue
+
+
+class Leadership:
+    """The volatile state of a leader (figure 2, "volatile state on leaders")."""
+
+    __slots__ = (
+        "dirty",
+        "first_index",
+        "heartbeat_deadline_us",
+        "lease",
+        "outgoing",
+        "own",
+        "peers",
+        "progress",
+        "reads",
+        "round",
+        "snapshot",
+        "transfer_deadline_us",
+        "transfer_to",
+        "uncommitted_bytes",
+        "voters",
+    )
+
+    def __init__(self, config: RaftConfig, configuration: Configuration, next_index: int, now_us: int) -> None:
+        self.first_index = next_index  # of the entry that opens this leadership
+        self.own = Progress(config.node_id, next_index, now_us, Window(1, 1))  # match_index: durable here
+        self.progress: dict[NodeId, Progress] = {}
+        members = {*configuration.voters, *configuration.voters_outgoing, *configuration.learners}
+        for node_id in sorted(members - {config.node_id}):
+            window = Window(config.max_inflight_messages, config.max_inflight_bytes)
+            self.progress[node_id] = Progress(node_id, next_index, now_us, window)
+        self.peers = list(self.progress.values())
+        self.voters = [self._of(node_id) for node_id in configuration.voters]
+        self.outgoing = [self._of(node_id) for node_id in configuration.voters_outgoing]
+        self.heartbeat_deadline_us = now_us + config.heartbeat_us
+        self.round = 0  # of heartbeats
+        self.reads = ReadQueue()
+        self.lease = Lease(config.lease_us if config.lease_reads else 0)
+        self.snapshot: Snapshot | None = None  # shared by all peers that are being sent one
+        self.transfer_to: NodeId | None = None
+        self.transfer_deadline_us = 0
+        self.uncommitted_bytes = 0
+        self.dirty = True  # there may be something to send to a peer
+
+    def _of(self, node_id: NodeId) -> Progress:
+        return self.own if node_id == self.own.node_id else self.progress[node_id]
+
+    def quorum_match(self) -> int:
+        """The highest index that is durable on a quorum."""
+        return joint_reached([p.match_index for p in self.voters], [p.match_index for p in self.outgoing])
+
+    def quorum_round(self) -> int:
+        """The latest heartbeat round that a quorum answered."""
+        return joint_reached([p.acked_round for p in self.voters], [p.acked_round for p in self.outgoing])
+
+    def quorum_contact_us(self, now_us: int) -> int:
+        """The latest time since which a quorum has been heard of."""
+        self.own.last_response_us = now_us
+        return joint_reached([p.last_response_us for p in self.voters], [p.last_response_us for p in self.outgoing])
+
+    def forget_snapshot_unless_needed(self) -> None:
+        """A snapshot's bytes stay in memory only as long as a peer is being sent them."""
+        if self.snapshot is not None and not any(p.state == SNAPSHOT for p in self.peers):
+            self.snapshot = None

@@ -1,0 +1,299 @@
+"""The log of one node: what is durable, read from storage, and the tail that is kept in memory.
+
+    first_index … last_applied … commit_index …      last_index
+    └──── StableLog ─────────┘└──── tail (in memory) ────────┘
+                                  … durable_index … unsaved
+
+Rule: an entry leaves the tail only when it is durable, committed and handed out to be applied; committed entries are
+never replaced.  Knows nothing of roles, terms' meaning or other nodes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from seatrial.raft.ids import Index, Term
+from seatrial.raft.messages import Entry, HardState, Snapshot, SnapshotMeta
+
+ENTRY_OVERHEAD_BYTES: Final = 16  # so that a batch of empty commands is bounded as well
+
+
+class StableLog(Protocol):
+    """What the core reads of its storage; `seatrial.storage.base.GroupStorage` is one.
+
+    Reads see every entry that was passed to `save`, also before it is durable.
+    """
+
+    @property
+    def hard_state(self) -> HardState: ...
+
+    @property
+    def snapshot_meta(self) -> SnapshotMeta | None: ...
+
+    @property
+    def first_index(self) -> Index: ...
+
+    @property
+    def last_index(self) -> Index: ...
+
+    def term(self, index: Index) -> Term | None: ...
+
+    def entries(self, first: Index, last: Index, max_bytes: int) -> list[Entry]: ...
+
+    def read_snapshot(self) -> Snapshot | None: ...
+
+
+class Save:
+    """One save on its way to the disk, and what will be durable when it is done."""
+
+    __slots__ = ("durable_index", "snapshot_index")
+
+    def __init__(self, durable_index: int, snapshot_index: int) -> None:
+        self.durable_index = durable_index  # 0: no entries in it
+        self.snapshot_index = snapshot_index  # 0: no snapshot in it
+
+
+class RaftLog:
+    """Entries [first_index, last_index], of which [.., durable_index] survive a crash."""
+
+    __slots__ = (
+        "_saves",
+        "_snapshot_to_save",
+        "_stable",
+        "_tail",
+        "_tail_first",
+        "_unsaved_first",
+        "commit_index",
+        "durable_index",
+        "installing",
+        "last_applied",
+    )
+
+    def __init__(self, stable: StableLog) -> None:
+        meta = stable.snapshot_meta
+        snapshot_index = 0 if meta is None else meta.last_included_index
+        last = max(stable.last_index, snapshot_index)
+        self._stable = stable
+        self._tail: list[Entry] = []
+        self._tail_first = last + 1
+        self._unsaved_first = last + 1
+        self._saves: deque[Save] = deque()
+        self._snapshot_to_save: Snapshot | None = None
+        self.installing: SnapshotMeta | None = None  # received, and not yet durable
+        self.durable_index = last
+        self.commit_index = min(max(stable.hard_state.commit_index, snapshot_index), last)
+        self.last_applied = snapshot_index  # up to where committed entries were handed out
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def first_index(self) -> int:
+        return self.installing.last_included_index + 1 if self.installing is not None else self._stable.first_index
+
+    @property
+    def last_index(self) -> int:
+        return self._tail_first + len(self._tail) - 1
+
+    @property
+    def last_term(self) -> int:
+        term = self.term(self.last_index)
+        assert term is not None, f"the log has lost its last entry, {self.last_index}"
+        return term
+
+    @property
+    def snapshot_meta(self) -> SnapshotMeta | None:
+        """Of the newest snapshot, installed or being installed."""
+        return self.installing if self.installing is not None else self._stable.snapshot_meta
+
+    def read_snapshot(self) -> Snapshot | None:
+        return self._stable.read_snapshot()
+
+    def term(self, index: int) -> int | None:
+        """Of an entry or of the snapshot's last one; 0 before the first; None where it is compacted or not there."""
+        first = self._tail_first
+        if index >= first:
+            offset = index - first
+            return self._tail[offset].term if offset < len(self._tail) else None
+        if index <= 0:
+            return 0 if index == 0 else None
+        meta = self.installing
+        if meta is not None:
+            return meta.last_included_term if index == meta.last_included_index else None
+        return self._stable.term(Index(index))
+
+    def entries(self, first: int, max_bytes: int) -> list[Entry]:
+        """From `first` on, at least one (where there is one), then as many as fit.  `first` must not be compacted."""
+        return self._read(first, self.last_index, max_bytes)
+
+    def _read(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        if first > last:
+            return []
+        tail_first = self._tail_first
+        if first >= tail_first:
+            return _fitting(self._tail, first - tail_first, last - tail_first + 1, max_bytes)
+        stable_last = min(last, tail_first - 1)
+        found = self._stable.entries(Index(first), Index(stable_last), max_bytes)
+        if len(found) == stable_last - first + 1 and last > stable_last:
+            room = max_bytes - sum(len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in found)
+            if room > 0:
+                more = _fitting(self._tail, 0, last - tail_first + 1, room)
+                if more and len(more[0].data) + ENTRY_OVERHEAD_BYTES <= room:
+                    found = found + more
+        return found
+
+    def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
+        """Is a log that ends so at least as up-to-date as this one (§5.4.1)?"""
+        own = self.last_term
+        return last_log_term > own or (last_log_term == own and last_log_index >= self.last_index)
+
+    def last_not_after(self, index: int, term: int, *, floor: int) -> int:
+        """The last position in [floor, index] whose term is at most `term`; `floor` is known to agree.
+
+        Below it two logs cannot agree, given that one has `term` at `index` and the other has not (§5.3, end).  Stops
+        where the log is compacted.
+        """
+        while index > floor:
+            own = self.term(index)
+            if own is None or own <= term:
+                return index
+            index -= 1
+        return floor
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def append(self, entry: Entry) -> None:
+        """A leader's own new entry, at last_index + 1."""
+        assert entry.index == self.last_index + 1, f"{entry} does not follow {self.last_index}"
+        self._tail.append(entry)
+
+    def try_append(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> int | None:
+        """A leader's entries after (`prev_index`, `prev_term`): the last index known to be equal to the leader's.
+
+        None if there is no such previous entry.  Entries that are already there stay; from the first that conflicts
+        on, all are replaced (§5.3).
+        """
+        commit_index = self.commit_index
+        if prev_index < commit_index:
+            # What is committed here is in every later leader's log (§5.4), so it needs no look, and may be compacted.
+            entries = entries[commit_index - prev_index :]
+            prev_index = commit_index
+        elif self.term(prev_index) != prev_term:
+            return None
+        index = prev_index
+        last = self.last_index
+        for position, entry in enumerate(entries):
+            index += 1
+            if index > last:
+                self._tail.extend(entries[position:])
+                break
+            if self.term(index) != entry.term:
+                self._replace_from(index, entries[position:])
+                break
+        return prev_index + len(entries)
+
+    def _replace_from(self, index: int, entries: Sequence[Entry]) -> None:
+        assert index > self.commit_index, f"entry {index} is committed (to {self.commit_index}) and cannot be replaced"
+        if index >= self._tail_first:
+            del self._tail[index - self._tail_first :]
+            self._tail.extend(entries)
+        else:
+            self._tail = list(entries)
+            self._tail_first = index
+        self._forget_saves_from(index)
+        if self._unsaved_first > index:
+            self._unsaved_first = index
+
+    def _forget_saves_from(self, index: int) -> None:
+        # A save under way still writes the replaced entries.  When it is done they say nothing about their successors,
+        # not even about equal ones that came back later: those are in a later save.
+        for save in self._saves:
+            if save.durable_index >= index:
+                save.durable_index = index - 1
+        if self.durable_index >= index:
+            self.durable_index = index - 1
+
+    def commit_to(self, index: int) -> bool:
+        """True if that moved the commit index, which never goes back."""
+        if index <= self.commit_index:
+            return False
+        assert index <= self.last_index, f"commit index {index} is beyond the last entry {self.last_index}"
+        self.commit_index = index
+        return True
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace everything by a snapshot that is ahead of the commit index and not in the log."""
+        meta = snapshot.meta
+        assert meta.last_included_index > self.commit_index, f"{meta} is not ahead of {self.commit_index}"
+        self._snapshot_to_save = snapshot
+        self.installing = meta
+        self._tail = []
+        self._tail_first = meta.last_included_index + 1
+        self._unsaved_first = self._tail_first
+        self._forget_saves_from(1)
+        self.commit_index = meta.last_included_index
+
+    # -- what the driver does for it ---------------------------------------------------------------------------------
+
+    def has_unsaved(self) -> bool:
+        return self._unsaved_first <= self.last_index or self._snapshot_to_save is not None
+
+    def begin_save(self) -> tuple[list[Entry], Snapshot | None]:
+        """What was not yet handed out to be saved.  Each `begin_save` is followed, in order, by its `finish_save`."""
+        offset = self._unsaved_first - self._tail_first
+        assert offset >= 0, f"entries from {self._unsaved_first} left the tail unsaved"
+        entries = self._tail[offset:] if offset < len(self._tail) else []
+        snapshot = self._snapshot_to_save
+        self._snapshot_to_save = None
+        self._unsaved_first += len(entries)
+        self._saves.append(
+            Save(
+                entries[-1].index if entries else 0,
+                0 if snapshot is None else snapshot.meta.last_included_index,
+            )
+        )
+        return entries, snapshot
+
+    def finish_save(self) -> None:
+        """The oldest save is durable."""
+        save = self._saves.popleft()
+        if save.snapshot_index:
+            if save.snapshot_index > self.last_applied:
+                self.last_applied = save.snapshot_index
+            if self.installing is not None and self.installing.last_included_index == save.snapshot_index:
+                self.installing = None
+                self.durable_index = max(self.durable_index, save.snapshot_index)
+        if save.durable_index > self.durable_index:
+            self.durable_index = save.durable_index
+
+    @property
+    def saves_pending(self) -> int:
+        return len(self._saves)
+
+    def has_committed(self) -> bool:
+        applied = self.last_applied
+        return self.commit_index > applied and self.durable_index > applied and self.installing is None
+
+    def take_committed(self, max_bytes: int) -> list[Entry]:
+        """The next entries to apply: committed, durable here, not behind a snapshot that is being installed."""
+        if not self.has_committed():
+            return []
+        entries = self._read(self.last_applied + 1, min(self.commit_index, self.durable_index), max_bytes)
+        assert entries, f"committed entry {self.last_applied + 1} cannot be read"
+        self.last_applied = entries[-1].index
+        surplus = self.last_applied + 1 - self._tail_first
+        if surplus > 0:
+            del self._tail[:surplus]
+            self._tail_first += surplus
+        return entries
+
+
+def _fitting(entries: list[Entry], start: int, stop: int, max_bytes: int) -> list[Entry]:
+    """entries[start:stop], cut so that their size fits, but never to none."""
+    size = 0
+    for position in range(start, stop):
+        size += len(entries[position].data) + ENTRY_OVERHEAD_BYTES
+        if size > max_bytes and position > start:
+            return entries[start:position]
+    return entries[start:stop]

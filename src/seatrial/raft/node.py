@@ -1,0 +1,315 @@
+"""One Raft node: what a driver calls.
+
+    node.step(message, now_us) | tick | propose | forward | read_index | transfer_leadership | campaign
+    while node.has_ready():
+        ready = node.ready()       # do what it says, in the order that `seatrial.raft.ready` gives
+        …
+        node.advance(ready, now_us)
+
+Rule: nothing here blocks, sends, saves or looks at a clock; `now_us` never goes back, and its zero means nothing.
+This module keeps the contract with the driver; the algorithm is in `election`, `replication` and `following`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from seatrial.raft import election, following, proposing, reading, replication, transfer
+from seatrial.raft.config import RaftConfig
+from seatrial.raft.core import Core
+from seatrial.raft.errors import NotLeader
+from seatrial.raft.ids import EntryId, Index, NodeId, Term
+from seatrial.raft.inspection import Status, status_of
+from seatrial.raft.log import StableLog
+from seatrial.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Configuration,
+    ForwardProposal,
+    HardState,
+    Heartbeat,
+    HeartbeatResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
+    Message,
+    PreVote,
+    PreVoteResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
+)
+from seatrial.raft.quorum import is_voter
+from seatrial.raft.reads import ReadState
+from seatrial.raft.ready import Ready, SoftState
+from seatrial.raft.roles import CANDIDATE, LEADER, Role
+
+
+class RaftNode:
+    """A member of one Raft group.
+
+    stable: what survived of an earlier life; the driver restores the machine from its snapshot and hands the node's
+        `ready.committed` on from there.
+    configuration: the members at the start; a snapshot in `stable` knows better, and wins.
+    random: floats in [0, 1), for election timeouts.
+    """
+
+    __slots__ = ("_core", "_saved", "_taken", "_told")
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        stable: StableLog,
+        *,
+        configuration: Configuration,
+        random: Callable[[], float],
+        now_us: int,
+    ) -> None:
+        self._core = Core(config, stable, configuration, random, now_us)
+        self._saved = stable.hard_state  # handed out to be saved, or found saved
+        self._told = self._soft_state()  # handed out as `role_changed`
+        self._taken: deque[Ready] = deque()  # handed out and not yet advanced
+
+    # -- what happens to it ------------------------------------------------------------------------------------------
+
+    def step(self, message: Message, now_us: int) -> None:
+        """A message came in.  One for or from the wrong node is ignored."""
+        core = self._core
+        core.now_us = now_us
+        if message.to != core.node_id or message.sender == core.node_id:
+            return
+        if message.term == core.term or election.admit(core, message):
+            _HANDLERS[type(message)](core, message)
+
+    def tick(self, now_us: int) -> None:
+        """Time passed: call at or after `next_deadline()`, or at any fixed interval."""
+        core = self._core
+        core.now_us = now_us
+        leadership = core.leadership
+        if leadership is not None:
+            if now_us >= leadership.heartbeat_deadline_us:
+                replication.beat(core, leadership)
+        elif now_us >= core.election_deadline_us:
+            election.timed_out(core)
+        if len(core.forwarded_reads):
+            reading.expire_forwarded(core)
+
+    def next_deadline(self) -> int:
+        """When `tick` will next have something to do, in µs; changes with every call of anything else."""
+        core = self._core
+        leadership = core.leadership
+        deadline = core.election_deadline_us if leadership is None else leadership.heartbeat_deadline_us
+        expiry = core.forwarded_reads.next_expiry()
+        return deadline if expiry is None or deadline < expiry else expiry
+
+    # -- what is asked of it -----------------------------------------------------------------------------------------
+
+    def propose(self, data: bytes, now_us: int) -> EntryId:
+        """Append a command; it is committed when an entry with this very id comes in `ready.committed`.
+
+        Raises NotLeader, and ProposalDropped during a transfer or while too much is uncommitted.
+        """
+        core = self._core
+        core.now_us = now_us
+        return proposing.propose(core, data)
+
+    def forward(self, data: bytes, now_us: int) -> None:
+        """Propose here or at the leader; may be lost without a word.  Raises NotLeader(None), and as `propose`."""
+        core = self._core
+        core.now_us = now_us
+        proposing.forward(core, data)
+
+    def read_index(self, context: int, now_us: int) -> None:
+        """Ask for a linearizable read: `ready.reads` answers with `context`, which the caller must not have in use.
+
+        Works on a leader and on a follower, which asks its leader.  Raises NotLeader(None) where none is known.
+        """
+        core = self._core
+        core.now_us = now_us
+        if core.leadership is not None:
+            reading.request(core, core.leadership, core.node_id, context)
+        elif core.leader is None:
+            raise NotLeader(None)
+        else:
+            reading.forward(core, core.leader, context)
+
+    def transfer_leadership(self, to: NodeId, now_us: int) -> None:
+        """Hand leadership over to a voter; given up after an election timeout.
+
+        Raises NotLeader, and ValueError where `to` is no voter.
+        """
+        core = self._core
+        core.now_us = now_us
+        if core.leadership is None:
+            raise NotLeader(core.leader)
+        transfer.begin(core, core.leadership, to)
+
+    def campaign(self, now_us: int) -> None:
+        """Stand for election now; ignored on a leader or learner, or where a lease may rely on this node."""
+        core = self._core
+        core.now_us = now_us
+        if core.role == LEADER or not is_voter(core.configuration, core.node_id):
+            return
+        if not (core.config.lease_reads and core.is_sticky()):
+            election.campaign(core)
+
+    def report_unreachable(self, peer: NodeId) -> None:
+        """The transport lost its connection: what was sent last probably did not arrive."""
+        replication.report_unreachable(self._core, peer)
+
+    # -- the contract with the driver --------------------------------------------------------------------------------
+
+    def has_ready(self) -> bool:
+        core = self._core
+        return bool(
+            core.messages
+            or core.messages_after_save
+            or core.log.has_unsaved()
+            or core.log.has_committed()
+            or (core.leadership is not None and core.leadership.dirty)
+            or core.term != self._saved.term
+            or core.voted_for != self._saved.voted_for
+            or (core.read_states and self._answerable(core.read_states))
+            or self._has_told_otherwise()
+        )
+
+    def ready(self) -> Ready:
+        """What to do now.  Each effect is handed out once; earlier Readys may still be on their way to the disk."""
+        core = self._core
+        if core.leadership is not None and core.leadership.dirty:
+            replication.flush(core, core.leadership)
+        entries, snapshot = core.log.begin_save()
+        hard_state = self._unsaved_hard_state(bool(entries) or snapshot is not None)
+        committed = core.log.take_committed(core.config.max_message_bytes)
+        if core.leadership is not None and committed:
+            proposing.handed_out(core.leadership, committed)
+        soft_state = None
+        if self._has_told_otherwise():
+            soft_state = self._told = self._soft_state()
+        ready = Ready(
+            hard_state,
+            entries,
+            snapshot,
+            core.messages,
+            core.messages_after_save,
+            committed,
+            self._take_answerable() if core.read_states else [],
+            soft_state,
+        )
+        core.messages = []
+        core.messages_after_save = []
+        self._taken.append(ready)
+        return ready
+
+    def advance(self, ready: Ready, now_us: int) -> None:
+        """`ready` and all earlier ones are durable.  Call once for each, in order."""
+        core = self._core
+        core.now_us = now_us
+        assert self._taken and self._taken[0] is ready, "Readys are advanced once each, in the order they were taken"
+        self._taken.popleft()
+        core.log.finish_save()
+        if core.leadership is not None:
+            replication.own_disk_advanced(core, core.leadership)
+        elif core.role == CANDIDATE and ready.hard_state is not None and ready.hard_state.term == core.term:
+            election.own_vote_is_durable(core)
+
+    def _unsaved_hard_state(self, something_is_saved: bool) -> HardState | None:
+        """Term and vote must be durable; the commit index (volatile in figure 2) goes along with what is saved."""
+        core, saved = self._core, self._saved
+        unchanged = core.term == saved.term and core.voted_for == saved.voted_for
+        if unchanged and (not something_is_saved or core.log.commit_index == saved.commit_index):
+            return None
+        self._saved = HardState(Term(core.term), core.voted_for, Index(core.log.commit_index))
+        return self._saved
+
+    def _answerable(self, states: list[ReadState]) -> list[ReadState]:
+        applied = self._core.log.last_applied
+        return [state for state in states if state.index <= applied]
+
+    def _take_answerable(self) -> list[ReadState]:
+        """Reads are answered from a state that has applied their index."""
+        states = self._core.read_states
+        answerable = self._answerable(states)
+        applied = self._core.log.last_applied
+        self._core.read_states = [state for state in states if state.index > applied]
+        return answerable
+
+    def _soft_state(self) -> SoftState:
+        core = self._core
+        return SoftState(Role(core.role), Term(core.term), core.leader)
+
+    def _has_told_otherwise(self) -> bool:
+        core, told = self._core, self._told
+        return told.term != core.term or told.leader != core.leader or told.role != core.role
+
+    # -- looking at it -----------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._core.node_id
+
+    @property
+    def config(self) -> RaftConfig:
+        return self._core.config
+
+    @property
+    def role(self) -> Role:
+        return Role(self._core.role)
+
+    @property
+    def is_leader(self) -> bool:
+        return self._core.role == LEADER
+
+    @property
+    def term(self) -> Term:
+        return Term(self._core.term)
+
+    @property
+    def leader(self) -> NodeId | None:
+        return self._core.leader
+
+    @property
+    def commit_index(self) -> Index:
+        return Index(self._core.log.commit_index)
+
+    @property
+    def last_applied(self) -> Index:
+        """Up to where `committed` was handed out."""
+        return Index(self._core.log.last_applied)
+
+    @property
+    def last_index(self) -> Index:
+        return Index(self._core.log.last_index)
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._core.configuration
+
+    def entry_term(self, index: Index) -> Term | None:
+        """Of an entry in the log, durable or not, or of the snapshot's last; None where it is not known."""
+        term = self._core.log.term(index)
+        return None if term is None else Term(term)
+
+    def status(self) -> Status:
+        return status_of(self._core)
+
+
+_HANDLERS: Final[Mapping[type, Callable[[Core, Any], None]]] = {
+    PreVote: election.on_pre_vote,
+    PreVoteResponse: election.on_pre_vote_response,
+    RequestVote: election.on_request_vote,
+    RequestVoteResponse: election.on_request_vote_response,
+    TimeoutNow: election.on_timeout_now,
+    AppendEntries: following.on_append_entries,
+    Heartbeat: following.on_heartbeat,
+    InstallSnapshot: following.on_install_snapshot,
+    AppendEntriesResponse: replication.on_append_entries_response,
+    HeartbeatResponse: replication.on_heartbeat_response,
+    InstallSnapshotResponse: replication.on_install_snapshot_response,
+    ReadIndexRequest: reading.on_read_index_request,
+    ReadIndexResponse: reading.on_read_index_response,
+    ForwardProposal: proposing.on_forward_proposal,
+}

@@ -1,0 +1,148 @@
+"""What a leader knows of one peer's log, and how much it may send to it.
+
+    PROBE       where the logs agree is unknown: one message at a time until the peer accepts one
+    REPLICATE   pipelining: `next_index` runs ahead of the answers, as far as the window allows
+    SNAPSHOT    what the peer needs is compacted: chunks of a snapshot go out, entries wait
+
+Rule: match_index < next_index always; match_index never goes back within one leadership.
+Knows nothing of messages, of the log or of time's meaning.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from seatrial.raft.ids import NodeId
+from seatrial.raft.messages import Snapshot
+
+PROBE: Final = 0
+REPLICATE: Final = 1
+SNAPSHOT: Final = 2
+
+STATE_NAMES: Final = ("probe", "replicate", "snapshot")
+
+
+class Window:
+    """Entries sent and not yet acknowledged, bounded in messages and bytes."""
+
+    __slots__ = ("_bytes", "_max_bytes", "_max_messages", "_sent")
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._sent: deque[tuple[int, int]] = deque()  # (last index, bytes) of each message
+        self._bytes = 0
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    def is_full(self) -> bool:
+        return len(self._sent) >= self._max_messages or self._bytes >= self._max_bytes
+
+    def add(self, last_index: int, size: int) -> None:
+        self._sent.append((last_index, size))
+        self._bytes += size
+
+    def free_to(self, match_index: int) -> None:
+        """An answer for `match_index` also answers every message before it."""
+        sent = self._sent
+        while sent and sent[0][0] <= match_index:
+            self._bytes -= sent.popleft()[1]
+
+    def clear(self) -> None:
+        self._sent.clear()
+        self._bytes = 0
+
+
+class Progress:
+    """One peer, seen from its leader."""
+
+    __slots__ = (
+        "acked_round",
+        "commit_sent",
+        "last_response_us",
+        "match_index",
+        "next_index",
+        "node_id",
+        "paused",
+        "responded",
+        "snapshot",
+        "snapshot_offset",
+        "state",
+        "window",
+    )
+
+    def __init__(self, node_id: NodeId, next_index: int, now_us: int, window: Window) -> None:
+        self.node_id = node_id
+        self.state = PROBE
+        self.match_index = 0
+        self.next_index = next_index
+        self.window = window
+        self.paused = False  # PROBE: one message is out and not yet answered
+        self.responded = True  # has anything been acknowledged since the last heartbeat's answer?
+        self.commit_sent = 0  # the highest commit index it was sent
+        self.acked_round = 0  # the highest heartbeat round that it answered
+        self.last_response_us = now_us
+        self.snapshot: Snapshot | None = None  # being sent
+        self.snapshot_offset = 0  # where the chunk that is out begins
+
+    def is_paused(self) -> bool:
+        if self.state == REPLICATE:
+            return self.window.is_full()
+        return self.state == SNAPSHOT or self.paused
+
+    def become_probe(self) -> None:
+        """The peer is out of reach, or has just installed a snapshot."""
+        self._enter(PROBE)
+        self.next_index = self.match_index + 1
+
+    def become_replicate(self) -> None:
+        self._enter(REPLICATE)
+        self.next_index = self.match_index + 1
+
+    def become_snapshot(self, snapshot: Snapshot) -> None:
+        self._enter(SNAPSHOT)
+        self.snapshot = snapshot
+
+    def _enter(self, state: int) -> None:
+        self.state = state
+        self.paused = False
+        self.responded = True
+        self.snapshot = None
+        self.snapshot_offset = 0
+        self.window.clear()
+
+    def sent(self, last_index: int, size: int) -> None:
+        """Entries up to `last_index` went out."""
+        if self.state == REPLICATE:
+            self.next_index = last_index + 1
+            self.window.add(last_index, size)
+        else:
+            self.paused = True
+
+    def acknowledged(self, match_index: int) -> bool:
+        """The peer's durable log equals the leader's up to there.  False if that was known."""
+        self.responded = True
+        if match_index >= self.next_index:
+            self.next_index = match_index + 1
+        self.window.free_to(match_index)
+        if match_index <= self.match_index:
+            return False
+        self.match_index = match_index
+        return True
+
+    def refused(self, prev_log_index: int, agreed_at_most: int) -> bool:
+        """The peer has no such previous entry; try at `agreed_at_most` next.  False if the refusal is out of date."""
+        if self.state == SNAPSHOT or prev_log_index <= self.match_index or prev_log_index >= self.next_index:
+            return False
+        if self.state == PROBE and prev_log_index != self.next_index - 1:
+            return False
+        next_index = max(min(prev_log_index, agreed_at_most + 1), self.match_index + 1)
+        self._enter(PROBE)
+        self.next_index = next_index
+        return True

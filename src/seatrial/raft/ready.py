@@ -1,0 +1,74 @@
+"""What the driver of a node is told to do.
+
+Rule: the order of effects is in the data.  For each Ready, in order:
+
+    send(ready.messages)                                   at once
+    save(ready.hard_state, ready.entries, ready.snapshot)  begin at once, behind the saves of earlier Readys
+    apply(ready.committed), then answer(ready.reads)       at once
+    …when the saves of this Ready and of all earlier ones are durable:
+    restore(ready.snapshot) if there is one; send(ready.messages_after_save); node.advance(ready)
+
+More Readys may be taken while saves are under way; each is advanced once, in the order they were taken, also the ones
+that had nothing to save.  Knows nothing of how any of it is done.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from seatrial.raft.ids import NodeId, Term
+from seatrial.raft.messages import Entry, HardState, Message, Snapshot
+from seatrial.raft.reads import ReadState
+from seatrial.raft.roles import Role
+
+
+class SoftState(NamedTuple):
+    """What a node is just now; never saved."""
+
+    role: Role
+    term: Term
+    leader: NodeId | None
+
+
+class Ready:
+    """The effects of everything that happened since the last one; see the module's rule for their order.
+
+    hard_state: to save, or None.  entries: to save; `entries[0].index` may be at or before the last one saved, and
+        then replaces it and all after it.  snapshot: received from the leader, to save in the place of the whole log,
+        and to restore the machine from once durable.
+    committed: to apply, in order; durable here.  reads: may be answered once `committed` is applied; index 0: refused.
+    role_changed: the new role, term and leader where one of them changed, or None.
+    """
+
+    __slots__ = (
+        "committed",
+        "entries",
+        "hard_state",
+        "messages",
+        "messages_after_save",
+        "must_sync",
+        "reads",
+        "role_changed",
+        "snapshot",
+    )
+
+    def __init__(
+        self,
+        hard_state: HardState | None,
+        entries: list[Entry],
+        snapshot: Snapshot | None,
+        messages: list[Message],
+        messages_after_save: list[Message],
+        committed: list[Entry],
+        reads: list[ReadState],
+        role_changed: SoftState | None,
+    ) -> None:
+        self.hard_state = hard_state
+        self.entries = entries
+        self.snapshot = snapshot
+        self.must_sync = bool(entries) or hard_state is not None or snapshot is not None
+        self.messages = messages
+        self.messages_after_save = messages_after_save
+        self.committed = committed
+        self.reads = reads
+        self.role_changed = role_changed

@@ -1,0 +1,256 @@
+"""What a leader does: send entries, commit, beat, recover what was lost (§5.3, §5.4.2).
+
+Rule: only an entry of the leader's own term is committed by counting; the leader counts itself as far as its own disk
+has come.  Entries are not sent when they are proposed but when the driver takes the next Ready, so that those that
+came together go together.
+"""
+
+from __future__ import annotations
+
+from seatrial.raft.core import Core
+from seatrial.raft.ids import Index, NodeId, Term
+from seatrial.raft.leadership import Leadership
+from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
+from seatrial.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Entry,
+    Heartbeat,
+    HeartbeatResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
+)
+from seatrial.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
+from seatrial.raft.reading import begin_round, begin_round_if_due, round_answered
+from seatrial.raft.transfer import abort_if_late, hand_over_if_ready
+
+_NOTHING: list[Entry] = []
+
+
+def flush(core: Core, leadership: Leadership) -> None:
+    """Send whatever may be sent; the driver is about to take a Ready."""
+    leadership.dirty = False
+    if begin_round_if_due(core, leadership):
+        broadcast_heartbeat(core, leadership)
+    for progress in leadership.peers:
+        _send_pending(core, leadership, progress)
+
+
+def _send_pending(core: Core, leadership: Leadership, progress: Progress) -> None:
+    last_index = core.log.last_index
+    if progress.state == PROBE:
+        if not progress.paused:
+            _send_append(core, leadership, progress)
+        return
+    while progress.next_index <= last_index and not progress.is_paused():
+        if not _send_append(core, leadership, progress):
+            return
+    if progress.state == REPLICATE and not len(progress.window) and progress.commit_sent < core.log.commit_index:
+        _send_empty(core, progress)
+
+
+def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool:
+    """One AppendEntries from `next_index` on; False if the entries there are compacted and a snapshot was begun."""
+    log = core.log
+    prev_index = progress.next_index - 1
+    prev_term = log.term(prev_index)
+    if prev_term is None or progress.next_index < log.first_index:
+        _begin_snapshot(core, leadership, progress)
+        return False
+    entries = log.entries(progress.next_index, core.config.max_message_bytes)
+    _send_entries(core, progress, prev_index, prev_term, entries)
+    size = 0
+    for entry in entries:
+        size += len(entry.data) + ENTRY_OVERHEAD_BYTES
+    progress.sent(prev_index + len(entries), size)
+    return True
+
+
+def _send_empty(core: Core, progress: Progress) -> None:
+    """No entries: brings the commit index, and is refused if anything before `next_index` was lost."""
+    prev_index = progress.next_index - 1
+    prev_term = core.log.term(prev_index)
+    if prev_term is not None:
+        _send_entries(core, progress, prev_index, prev_term, _NOTHING)
+
+
+def _send_entries(core: Core, progress: Progress, prev_index: int, prev_term: int, entries: list[Entry]) -> None:
+    commit_index = core.log.commit_index
+    progress.commit_sent = commit_index
+    core.messages.append(
+        AppendEntries(
+            core.node_id,
+            progress.node_id,
+            Term(core.term),
+            Index(prev_index),
+            Term(prev_term),
+            Index(commit_index),
+            entries,
+        )
+    )
+
+
+def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> None:
+    leadership = core.leadership
+    if leadership is None:
+        return
+    progress = leadership.progress.get(message.sender)
+    if progress is None or message.match_index > core.log.last_index:
+        return
+    progress.last_response_us = core.now_us
+    if not message.success:
+        _refused(core, leadership, progress, message)
+        return
+    advanced = progress.acknowledged(message.match_index)
+    if progress.state == PROBE or (progress.state == SNAPSHOT and progress.match_index + 1 >= core.log.first_index):
+        progress.become_replicate()
+        leadership.forget_snapshot_unless_needed()
+    if advanced:
+        maybe_commit(core, leadership)
+        if leadership.transfer_to == progress.node_id:
+            hand_over_if_ready(core, leadership)
+    if progress.next_index <= core.log.last_index or progress.commit_sent < core.log.commit_index:
+        leadership.dirty = True
+
+
+def _refused(core: Core, leadership: Leadership, progress: Progress, message: AppendEntriesResponse) -> None:
+    agreed = message.hint_index
+    if message.hint_term > 0:
+        # The follower skipped its entries of later terms; skip this log's too (§5.3, end).
+        agreed = Index(core.log.last_not_after(agreed, message.hint_term, floor=progress.match_index))
+    if progress.refused(message.match_index, agreed):
+        leadership.dirty = True
+
+
+def maybe_commit(core: Core, leadership: Leadership) -> None:
+    """Commit what a quorum has durable, if that ends in an entry of this term (§5.4.2, figure 8)."""
+    index = leadership.quorum_match()
+    if index > core.log.commit_index and core.log.term(index) == core.term:
+        core.log.commit_to(index)
+        leadership.dirty = True
+
+
+def own_disk_advanced(core: Core, leadership: Leadership) -> None:
+    """More of the leader's own log is durable."""
+    if leadership.own.acknowledged(core.log.durable_index):
+        maybe_commit(core, leadership)
+
+
+# -- heartbeats --------------------------------------------------------------------------------------------------------
+
+
+def beat(core: Core, leadership: Leadership) -> None:
+    """The heartbeat is due: step down if a quorum is out of touch, else tell everyone that the leader is alive."""
+    config = core.config
+    leadership.heartbeat_deadline_us = core.now_us + config.heartbeat_us
+    silent_us = core.now_us - leadership.quorum_contact_us(core.now_us)
+    if config.check_quorum and silent_us > config.election_timeout_us:
+        core.become_follower(core.term, None)
+        return
+    abort_if_late(core, leadership)
+    begin_round(core, leadership)
+    broadcast_heartbeat(core, leadership)
+
+
+def broadcast_heartbeat(core: Core, leadership: Leadership) -> None:
+    term = Term(core.term)
+    commit_index = core.log.commit_index
+    for progress in leadership.peers:
+        # Beyond its match index a peer may still hold entries that conflict with the leader's.
+        commit = progress.match_index if progress.match_index < commit_index else commit_index
+        core.messages.append(Heartbeat(core.node_id, progress.node_id, term, Index(commit), leadership.round))
+
+
+def on_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
+    leadership = core.leadership
+    if leadership is None:
+        return
+    progress = leadership.progress.get(message.sender)
+    if progress is None:
+        return
+    progress.last_response_us = core.now_us
+    if message.read_round > progress.acked_round:
+        progress.acked_round = message.read_round
+        round_answered(core, leadership)
+    _recover_lost(core, leadership, progress)
+    if leadership.transfer_to == progress.node_id:
+        hand_over_if_ready(core, leadership)
+
+
+def _recover_lost(core: Core, leadership: Leadership, progress: Progress) -> None:
+    """The peer answers heartbeats; if nothing else was answered for a whole heartbeat, it or its answer was lost."""
+    if progress.state == PROBE:
+        progress.paused = False
+        leadership.dirty = True
+    elif progress.responded:
+        progress.responded = False
+    elif progress.state == SNAPSHOT:
+        _send_chunk(core, progress)
+    elif len(progress.window):
+        _send_empty(core, progress)
+
+
+def report_unreachable(core: Core, peer: NodeId) -> None:
+    """What was sent to the peer lately is probably lost: find out where it stands before sending more."""
+    if core.leadership is None:
+        return
+    progress = core.leadership.progress.get(peer)
+    if progress is not None and progress.state == REPLICATE:
+        progress.become_probe()
+        progress.paused = True  # until it answers a heartbeat
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------------------
+
+
+def _begin_snapshot(core: Core, leadership: Leadership, progress: Progress) -> None:
+    newest = core.log.snapshot_meta
+    snapshot = leadership.snapshot
+    if snapshot is None or snapshot.meta != newest:
+        snapshot = core.log.read_snapshot()
+    if snapshot is None or snapshot.meta.last_included_index < progress.next_index - 1:
+        progress.paused = True  # none that would help is there yet: try again at the peer's next heartbeat answer
+        return
+    leadership.snapshot = snapshot
+    progress.become_snapshot(snapshot)
+    _send_chunk(core, progress)
+
+
+def _send_chunk(core: Core, progress: Progress) -> None:
+    snapshot = progress.snapshot
+    assert snapshot is not None
+    offset = progress.snapshot_offset
+    core.messages.append(
+        InstallSnapshot(
+            core.node_id,
+            progress.node_id,
+            Term(core.term),
+            snapshot.meta,
+            offset,
+            len(snapshot.data),
+            snapshot.data[offset : offset + core.config.snapshot_chunk_bytes],
+        )
+    )
+
+
+def on_install_snapshot_response(core: Core, message: InstallSnapshotResponse) -> None:
+    leadership = core.leadership
+    if leadership is None:
+        return
+    progress = leadership.progress.get(message.sender)
+    if progress is None:
+        return
+    progress.last_response_us = core.now_us
+    snapshot = progress.snapshot
+    if snapshot is None or snapshot.meta.last_included_index != message.last_included_index:
+        return
+    if message.next_offset >= len(snapshot.data):
+        progress.acknowledged(message.last_included_index)
+        progress.become_probe()
+        leadership.forget_snapshot_unless_needed()
+        maybe_commit(core, leadership)
+        leadership.dirty = True
+    elif message.next_offset != progress.snapshot_offset:
+        progress.responded = True
+        progress.snapshot_offset = message.next_offset
+        _send_chunk(core, progress)
