@@ -1,0 +1,306 @@
+"""What one node is told at start: from the command line, the environment and a TOML file, in that order of weight.
+
+Rule: every option is one line of the table OPTIONS, so that its flag (`--raft-addr`), variable
+(`SEATRIAL_RAFT_ADDR`) and TOML key (`raft-addr`) can never differ; a bad value is refused before anything is
+opened, naming where it came from and showing a good one.  Knows nothing of how the values are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
+
+from seatrial.raft.ids import NodeId
+
+Durability: TypeAlias = Literal["fsync", "os"]
+UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PEERS_EXAMPLE = "--peers 1@127.0.0.1:7101,2@127.0.0.1:7102,3@127.0.0.1:7103"
+
+
+class UsageError(ValueError):
+    """The command line, environment or file asks for something that cannot be; the message says what to do."""
+
+
+class HelpShown(Exception):
+    """`--help` was given."""
+
+
+class Address(NamedTuple):
+    """Where to listen or what to tell others; an empty host means every interface."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """A node's settings, checked.  `peers` holds the other voters' Raft addresses, never the node's own."""
+
+    node_id: NodeId
+    data_dir: str
+    cluster_id: str = "seatrial"
+    peers: Mapping[NodeId, str] = field(default_factory=dict)
+    raft_addr: Address
+    kafka_addr: Address
+    http_addr: Address
+    advertise_kafka: Address
+    rack: str = ""
+    durability: Durability = "fsync"
+    heartbeat_ms: int = 50
+    election_timeout_ms: int = 300
+    fetch_from_followers: bool = True
+    default_replication_factor: int = 3
+    auto_create_topics: bool = False
+    max_message_bytes: int = 1 << 20
+    max_request_bytes: int = 100 << 20
+    http_token: str = ""
+    log_level: str = "info"
+    uvloop: bool = True
+    unsafe: frozenset[str] = frozenset()
+
+    @property
+    def voters(self) -> tuple[NodeId, ...]:
+        return tuple(sorted({self.node_id, *self.peers}))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting: its TOML key and flag name, how its text is read, what it means."""
+
+    name: str
+    read: Callable[[str], Any]
+    help: str
+    default: str | None = None
+    metavar: str = "VALUE"
+    hidden: bool = False
+    required: bool = False
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return f"SEATRIAL_{self.attribute.upper()}"
+
+
+def read_address(text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not host:port (for example 127.0.0.1:9092)")
+    return Address(host.strip("[]"), int(port))
+
+
+def read_integer(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not between {low} and {high}")
+        return value
+
+    return read
+
+
+def read_boolean(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("true", "yes", "on", "1"):
+        return True
+    if lowered in ("false", "no", "off", "0"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def read_choice(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def read_name(text: str) -> str:
+    if not text or len(text) > 200 or not all(c.isalnum() or c in "._-" for c in text):
+        raise ValueError(f"{text!r} is not a name of letters, digits, '.', '_' and '-'")
+    return text
+
+
+def read_peers(text: str) -> dict[NodeId, str]:
+    """`1@host:port,2@host:port` as {1: "host:port", …}; the node's own entry may be there or not."""
+    peers: dict[NodeId, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        number, at, address = item.partition("@")
+        if not at or not number.isdigit() or not 1 <= int(number) <= 0xFFFF:
+            raise ValueError(f"{item!r} is not NODE@host:port; write for example {PEERS_EXAMPLE}")
+        try:
+            parsed = read_address(address)
+        except ValueError as error:
+            raise ValueError(f"{item!r}: {error}; write for example {PEERS_EXAMPLE}") from None
+        if not parsed.host or not parsed.port:
+            raise ValueError(f"{item!r} needs a host and a port other than 0")
+        if NodeId(int(number)) in peers:
+            raise ValueError(f"node {number} is named twice; each node once, for example {PEERS_EXAMPLE}")
+        peers[NodeId(int(number))] = str(parsed)
+    return peers
+
+
+def read_unsafe(text: str) -> frozenset[str]:
+    switches = frozenset(filter(None, (part.strip() for part in text.split(","))))
+    if unknown := switches - UNSAFE_SWITCHES:
+        raise ValueError(f"{', '.join(sorted(unknown))} is none of {', '.join(sorted(UNSAFE_SWITCHES))}")
+    return switches
+
+
+NODE_NUMBER = read_integer(1, 0xFFFF)
+OPTIONS: tuple[Option, ...] = (
+    Option("node-id", NODE_NUMBER, "this node's number, 1 or more, unique in the cluster", None, "N", required=True),
+    Option("data-dir", str, "directory for the node's log and state", None, "DIR", required=True),
+    Option("cluster-id", read_name, "name of the cluster; nodes of another one are refused", "seatrial", "NAME"),
+    Option("peers", read_peers, "Raft addresses of all nodes: 1@host:port,2@host:port,…", "", "LIST"),
+    Option("raft-addr", read_address, "where to listen for peers", "127.0.0.1:7101", "ADDR"),
+    Option("kafka-addr", read_address, "where to listen for Kafka clients", "127.0.0.1:9092", "ADDR"),
+    Option("http-addr", read_address, "where to listen for HTTP", "127.0.0.1:9644", "ADDR"),
+    Option("advertise-kafka", read_address, "address told to Kafka clients (default: --kafka-addr)", None, "ADDR"),
+    Option("rack", str, "the node's rack, for reads from the nearest replica", "", "NAME"),
+    Option(
+        "durability",
+        read_choice("fsync", "os"),
+        "fsync: acknowledged means on a majority of disks; os: in a majority of page caches",
+        "fsync",
+        "MODE",
+    ),
+    Option("heartbeat-ms", read_integer(1, 60_000), "how often a leader shows itself", "50", "MS"),
+    Option(
+        "election-timeout-ms",
+        read_integer(5, 600_000),
+        "silence after which a follower stands for election (random in one to two times this)",
+        "300",
+        "MS",
+    ),
+    Option("fetch-from-followers", read_boolean, "followers serve what is committed", "true", "BOOL"),
+    Option("default-replication-factor", read_integer(1, 99), "for topics that ask for -1", "3", "N"),
+    Option("auto-create-topics", read_boolean, "create topics that clients ask for", "false", "BOOL"),
+    Option("max-message-bytes", read_integer(1024, 1 << 30), "largest record batch", str(1 << 20), "BYTES"),
+    Option("max-request-bytes", read_integer(1024, 1 << 31), "largest Kafka request", str(100 << 20), "BYTES"),
+    Option("http-token", str, "bearer token for HTTP; needed when --http-addr is not loopback", "", "TOKEN"),
+    Option("log-level", read_choice(*LOG_LEVELS), "least severe event that is logged", "info", "LEVEL"),
+    Option("uvloop", read_boolean, "use uvloop where it is installed", "true", "BOOL"),
+    Option("unsafe", read_unsafe, "planted bugs, for testing the tests", "", "LIST", hidden=True),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise HelpShown
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="seatrial serve",
+        description="One node of a Raft-replicated, Kafka-compatible log.  Each option can also be given as an "
+        "environment variable (SEATRIAL_NODE_ID, …) or in a TOML file (node-id = 1); a flag beats the "
+        "environment, the environment beats the file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these options")
+    for option in OPTIONS:
+        text = option.help + (f" (default {option.default})" if option.default else "")
+        parser.add_argument(
+            f"--{option.name}",
+            metavar=option.metavar,
+            help=argparse.SUPPRESS if option.hidden else text,
+            nargs="?" if option.read is read_boolean else None,
+            const="true" if option.read is read_boolean else None,
+            action="append" if option.name == "unsafe" else "store",
+        )
+    return parser
+
+
+def _text(value: object) -> str:
+    """A TOML value, or a flag's, as the text that the option's reader takes."""
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _from_file(path: str, read_file: Callable[[str], bytes]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(read_file(path).decode())
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not TOML: {error}") from None
+    known = {option.name: option for option in OPTIONS}
+    values = {str(key).replace("_", "-"): value for key, value in table.items()}
+    if unknown := sorted(values.keys() - known.keys()):
+        raise UsageError(f"--config {path}: no such option: {', '.join(unknown)}")
+    return values
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str], read_file: Callable[[str], bytes]) -> ServerConfig:
+    """The checked settings.
+
+    Raises:
+        UsageError: anything missing, unknown, malformed or contradictory.
+        HelpShown: `--help` was asked for, and is printed.
+    """
+    flags = vars(_parser().parse_args(list(arguments)))
+    config_file = flags.pop("config") or environment.get("SEATRIAL_CONFIG")
+    table = _from_file(config_file, read_file) if config_file else {}
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        if flags[option.attribute] is not None:
+            source, given = f"--{option.name}", flags[option.attribute]
+        elif option.variable in environment:
+            source, given = option.variable, environment[option.variable]
+        elif option.name in table:
+            source, given = f"{config_file}: {option.name}", table[option.name]
+        elif option.default is not None:
+            source, given = f"--{option.name}", option.default
+        elif option.required:
+            raise UsageError(f"--{option.name} is missing: {option.help} (or set {option.variable})")
+        else:
+            continue
+        try:
+            values[option.attribute] = option.read(_text(given))
+        except ValueError as error:
+            raise UsageError(f"{source}: {error}") from None
+    return _checked(values)
+
+
+def _checked(values: dict[str, Any]) -> ServerConfig:
+    values.setdefault("advertise_kafka", values["kafka_addr"])
+    node_id, peers = values["node_id"], dict(values["peers"])
+    peers.pop(node_id, None)
+    values["peers"] = peers
+    heartbeat, election = values["heartbeat_ms"], values["election_timeout_ms"]
+    if election < 3 * heartbeat:
+        raise UsageError(
+            f"--election-timeout-ms {election} is less than three times --heartbeat-ms {heartbeat}: one lost "
+            "heartbeat would start an election; raise the one or lower the other"
+        )
+    http: Address = values["http_addr"]
+    if not http.is_loopback and not values["http_token"]:
+        raise UsageError(
+            f"--http-addr {http} can be reached from other machines and would serve anyone: "
+            "give --http-token (or SEATRIAL_HTTP_TOKEN), or listen on 127.0.0.1"
+        )
+    return ServerConfig(**values)

@@ -1,0 +1,61 @@
+"""How far behind a follower is, in offsets and in seconds, from the leader's memory of its own recent past.
+
+Rule: the leader remembers now and then (index, offset, time); a follower's match index is looked up in that memory, so
+that the hot path pays nothing.  Knows nothing of Raft beyond the index.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Final, NamedTuple
+
+SAMPLES_MAX: Final = 240
+
+
+class Sample(NamedTuple):
+    """At `time_us` everything up to index `at` was committed, and the next offset was `offset`."""
+
+    at: int  # Raft index
+    offset: int
+    time_us: int
+
+
+class Lag(NamedTuple):
+    """`offsets` records and `seconds` behind; where the memory is too short for it, at least that much."""
+
+    offsets: int
+    seconds: float
+
+
+class LagMemory:
+    """One partition's recent past, newest last."""
+
+    __slots__ = ("_samples",)
+
+    def __init__(self) -> None:
+        self._samples: list[Sample] = []
+
+    def remember(self, index: int, offset: int, now_us: int) -> None:
+        """To be called now and then; while nothing changes it keeps the latest time of the same index."""
+        samples = self._samples
+        if samples and samples[-1].at == index:
+            samples[-1] = Sample(index, offset, now_us)
+            return
+        samples.append(Sample(index, offset, now_us))
+        if len(samples) > SAMPLES_MAX:
+            del samples[0]
+
+    def of(self, match_index: int, commit_index: int, high_watermark: int, now_us: int) -> Lag:
+        """The lag of a follower whose log is known to agree up to `match_index`."""
+        if match_index >= commit_index:
+            return Lag(0, 0.0)
+        now = Sample(commit_index, high_watermark, now_us)
+        after = bisect_right(self._samples, match_index, key=lambda sample: sample.at)
+        if after == 0:
+            oldest = self._samples[0] if self._samples else now
+            return Lag(high_watermark - min(oldest.offset, high_watermark), (now_us - oldest.time_us) / 1e6)
+        before = self._samples[after - 1]
+        later = self._samples[after] if after < len(self._samples) else now
+        share = (match_index - before.at) / max(later.at - before.at, 1)
+        offset = before.offset + round((later.offset - before.offset) * share)
+        return Lag(high_watermark - offset, (now_us - before.time_us) / 1e6)

@@ -1,0 +1,290 @@
+"""Kafka clients' connections: frames in, answers out in the order of the requests.
+
+Rule: work on a request starts when it is parsed, and only answers wait for their turn; what a connection may have
+in flight (requests, bytes, unsent answers) is bounded, and past the bound the socket is not read.  A frame that
+cannot be is the end of its own connection, logged with the reason, and of nothing else.
+Knows nothing of what requests mean: that is `kafka.dispatch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from struct import Struct
+
+from seatrial.env import Buffer
+from seatrial.kafka.context import ClientContext, CloseConnection
+from seatrial.kafka.dispatch import Dispatcher, Response
+from seatrial.server.config import Address
+from seatrial.server.latency import LatencyTable
+from seatrial.server.logs import Logger
+
+SIZE = Struct(">i")
+SMALL_FRAME = 16 << 10  # larger ones are received straight into a buffer of their own
+RECEIVE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerLimits:
+    """Bounds of one connection, in bytes where not said otherwise."""
+
+    frame_bytes: int = 100 << 20
+    in_flight_requests: int = 256
+    in_flight_bytes: int = 64 << 20
+    unsent_bytes: int = 8 << 20
+
+
+class Slot:
+    """One request whose answer has its place in the order; `answer` is None for a request that gets none."""
+
+    __slots__ = ("answer", "api_key", "begun", "done", "size")
+
+    def __init__(self, size: int, api_key: int, begun: float) -> None:
+        self.size = size
+        self.api_key = api_key
+        self.begun = begun  # of the loop's clock, in seconds
+        self.done = False
+        self.answer: Response | None = None
+
+
+class KafkaConnection(asyncio.BufferedProtocol):
+    """One client."""
+
+    def __init__(self, listener: KafkaListener) -> None:
+        self._listener = listener
+        self._dispatcher = listener.dispatcher
+        self._limits = listener.limits
+        self._transport: asyncio.Transport | None = None
+        self._context: ClientContext | None = None
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0  # of what is not parsed yet, in _buffer
+        self._end = 0
+        self._large: bytearray | None = None  # a large frame on its way in, and how much of it is there
+        self._large_have = 0
+        self._slots: deque[Slot] = deque()
+        self._in_flight_bytes = 0
+        self._tasks: set[asyncio.Future[Response]] = set()
+        self._reading = True
+        self._writable = True
+        self._closing = False
+        self._flushing = False
+        self._peer = "unknown"
+
+    # ---- asyncio's side --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        name = transport.get_extra_info("peername")
+        self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
+        self._context = ClientContext(peer=self._peer)
+        transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
+        self._listener.connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._listener.connections.discard(self)
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        self._slots.clear()
+        if self._large is not None or self._end > self._start:
+            missing = "the frame's size" if self._large is None else f"{len(self._large) - self._large_have} bytes"
+            self._listener.logger.info("kafka_half_frame", peer=self._peer, missing=missing)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._adjust_reading()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._flush()
+        self._adjust_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._large is not None:
+            return memoryview(self._large)[self._large_have :]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif len(self._buffer) - self._end < 4096:
+            rest = self._end - self._start
+            self._buffer[:rest] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, rest
+        return self._view[self._end :]
+
+    def buffer_updated(self, count: int) -> None:
+        if self._closing:
+            return
+        if self._large is not None:
+            self._large_have += count
+            if self._large_have < len(self._large):
+                return
+            frame, self._large = self._large, None
+            self._handle(memoryview(frame))
+        else:
+            self._end += count
+            self._parse()
+        self._flush()
+        self._adjust_reading()
+
+    # ---- frames in -------------------------------------------------------------------------------------------------
+
+    def _parse(self) -> None:
+        while self._end - self._start >= 4 and not self._closing:
+            (size,) = SIZE.unpack_from(self._buffer, self._start)
+            if not 0 < size <= self._limits.frame_bytes:
+                self._refuse(f"a frame of {size} bytes (limit {self._limits.frame_bytes})")
+                return
+            begin = self._start + 4
+            have = self._end - begin
+            if have >= size:
+                # The shared buffer is used again for the next frame: what a handler keeps must be its own.
+                frame = bytes(self._view[begin : begin + size])
+                self._start = begin + size
+                self._handle(memoryview(frame))
+            elif size > SMALL_FRAME:
+                self._large = bytearray(size)
+                self._large[:have] = self._view[begin : self._end]
+                self._large_have = have
+                self._start = self._end = 0
+                return
+            else:
+                return
+
+    def _handle(self, frame: memoryview) -> None:
+        assert self._context is not None
+        listener = self._listener
+        slot = Slot(len(frame), int.from_bytes(frame[:2], "big"), listener.now())
+        self._slots.append(slot)
+        self._in_flight_bytes += slot.size
+        listener.requests += 1
+        listener.received_bytes += slot.size + 4
+        try:
+            answer = self._dispatcher.handle(frame, self._context)
+        except CloseConnection as error:
+            self._refuse(str(error))
+            return
+        if answer is None or isinstance(answer, list):
+            slot.answer = answer
+            slot.done = True
+        else:
+            self._follow(slot, answer)
+
+    def _follow(self, slot: Slot, answer: Awaitable[Response]) -> None:
+        """Put the answer into its slot when it is there; without a task where it is a future."""
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(lambda future: self._answered(slot, future))
+            return
+        task = asyncio.ensure_future(answer)
+        self._tasks.add(task)
+        task.add_done_callback(lambda future: self._answered(slot, future))
+
+    def _answered(self, slot: Slot, future: asyncio.Future[Response]) -> None:
+        self._tasks.discard(future)
+        if future.cancelled() or self._closing:
+            return
+        error = future.exception()
+        if isinstance(error, CloseConnection):
+            self._refuse(str(error))
+            return
+        if error is not None:
+            self._listener.logger.error("kafka_request_failed", peer=self._peer, error=repr(error))
+            self._refuse("an internal error")
+            return
+        slot.answer = future.result()
+        slot.done = True
+        if not self._flushing:
+            # Answers that come in the same loop turn (one commit, many requests) leave in one write.
+            self._flushing = True
+            self._listener.loop.call_soon(self._flush_turn)
+
+    def _flush_turn(self) -> None:
+        self._flushing = False
+        self._flush()
+        self._adjust_reading()
+
+    # ---- answers out -----------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Send the answers that are ready at the head of the order, all in one write."""
+        slots = self._slots
+        if not slots or not slots[0].done or not self._writable or self._closing:
+            return
+        assert self._transport is not None
+        out: list[Buffer] = []
+        now = self._listener.now()
+        while slots and slots[0].done:
+            slot = slots.popleft()
+            self._in_flight_bytes -= slot.size
+            self._listener.latencies.observe(slot.api_key, now - slot.begun)
+            if slot.answer is not None:
+                out.extend(slot.answer)
+                self._listener.sent_bytes += sum(map(len, slot.answer))
+        if out:
+            self._transport.writelines(out)
+
+    def _adjust_reading(self) -> None:
+        if self._transport is None or self._closing or self._transport.is_closing():
+            return
+        limits = self._limits
+        wanted = (
+            self._writable
+            and len(self._slots) < limits.in_flight_requests
+            and self._in_flight_bytes < limits.in_flight_bytes
+        )
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _refuse(self, reason: str) -> None:
+        """Close this connection and say why in the log."""
+        self._listener.logger.warning("kafka_connection_closed", peer=self._peer, reason=reason)
+        self._listener.refused += 1
+        self._large = None
+        self._start = self._end = 0
+        self.close()
+
+    def close(self) -> None:
+        self._flush()
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+
+class KafkaListener:
+    """The listening socket and its connections; counters for the metrics."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, limits: ListenerLimits, logger: Logger, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.loop = loop
+        self.now = loop.time
+        self.latencies = LatencyTable()
+        self.limits = limits
+        self.logger = logger
+        self.connections: set[KafkaConnection] = set()
+        self.requests = 0
+        self.refused = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self, address: Address, create: Callable[..., Awaitable[asyncio.Server]]) -> None:
+        """Listen; `create` is the loop's create_server, with a socket bound to it where one was given.
+
+        Raises:
+            OSError: the address is in use or not ours.
+        """
+        self._server = await create(lambda: KafkaConnection(self), address.host, address.port)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close()

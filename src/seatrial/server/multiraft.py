@@ -1,0 +1,184 @@
+"""The host of all Raft groups of a node: one event loop, one timer, one transport, one storage.
+
+Rule: a group that got any input is processed once, at the end of the loop turn, so that the messages of all groups
+leave in one write a peer and their saves in one group commit; a group without input costs nothing but its place in
+the timer's heap.
+Knows nothing of what groups are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+
+from seatrial.env import Clock, Rng
+from seatrial.raft.config import RaftConfig
+from seatrial.raft.ids import GroupId, NodeId
+from seatrial.raft.messages import Configuration, Message
+from seatrial.raft.node import RaftNode
+from seatrial.server.replica import Machine, Replica, ReplicaOptions
+from seatrial.storage.base import LogStorage
+from seatrial.transport.base import Transport
+
+# Deadlines are rounded up to this, so that the heartbeats of many groups leave together.
+TIMER_STEP_US = 5_000
+# Messages of groups that this node has not opened yet (a new topic's first election): kept for a moment.
+EARLY_GROUPS_MAX = 1_024
+EARLY_MESSAGES_MAX = 8  # of one group
+
+
+class MultiRaft:
+    """All replicas of one node (implements `replica.Host`)."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        rng: Rng,
+        storage: LogStorage,
+        transport: Transport,
+        raft: RaftConfig,
+        on_role_change: Callable[[Replica], None],
+    ) -> None:
+        self.loop = loop
+        self.storage = storage
+        self.transport = transport
+        self.replicas: dict[GroupId, Replica] = {}
+        self._early: dict[GroupId, list[Message]] = {}
+        self.now_us = clock.now_us
+        self.send: Callable[[GroupId, Sequence[Message]], None] = transport.send
+        self._rng = rng
+        self._raft = raft
+        self._on_role_change = on_role_change
+        self._dirty: list[Replica] = []
+        self._scheduled = False
+        self._timers: list[tuple[int, GroupId]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_us = 0
+        self._closed = False
+
+    async def start(self) -> None:
+        """Listen for peers and dial them."""
+        await self.transport.start(self._receive)
+
+    def open(
+        self, group: GroupId, name: str, machine: Machine, voters: Sequence[NodeId], options: ReplicaOptions
+    ) -> Replica:
+        """Begin to take part in a group, from what is stored of it.
+
+        Raises:
+            DamagedLog: its stored log is damaged; the group is not opened.
+        """
+        assert group not in self.replicas, f"group {group} is open already"
+        storage = self.storage.open_group(group)
+        node = RaftNode(
+            self._raft,
+            storage,
+            configuration=Configuration(voters),
+            random=self._rng.child(f"raft/{group}").random,
+            now_us=self.now_us(),
+        )
+        replica = Replica(
+            group=group, name=name, node=node, storage=storage, machine=machine, host=self, options=options
+        )
+        self.replicas[group] = replica
+        for message in self._early.pop(group, ()):
+            node.step(message, self.now_us())
+        self.mark_dirty(replica)
+        return replica
+
+    def close_group(self, group: GroupId) -> None:
+        """Stop taking part; what is stored stays."""
+        self.replicas.pop(group).close()
+
+    def remove_group(self, group: GroupId) -> None:
+        """Stop taking part, and delete what is stored."""
+        if group in self.replicas:
+            self.close_group(group)
+        self.storage.remove_group(group)
+
+    def mark_dirty(self, replica: Replica) -> None:
+        if not replica.dirty:
+            replica.dirty = True
+            self._dirty.append(replica)
+            if not self._scheduled and not self._closed:
+                self._scheduled = True
+                self.loop.call_soon(self._process)
+
+    def role_changed(self, replica: Replica) -> None:
+        self._on_role_change(replica)
+
+    async def close(self) -> None:
+        """Stop all groups, finish what is queued for the disk, close connections."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for group in list(self.replicas):
+            self.close_group(group)
+        await self.transport.close()
+        self.storage.close()
+
+    def _receive(self, group: GroupId, message: Message) -> None:
+        replica = self.replicas.get(group)
+        if replica is None:
+            self._keep_early(group, message)
+            return
+        replica.node.step(message, self.now_us())
+        if not replica.dirty:
+            self.mark_dirty(replica)
+
+    def _keep_early(self, group: GroupId, message: Message) -> None:
+        """A topic that this node has not heard of yet, or that is deleted: Raft repeats what matters, but slowly."""
+        if group not in self._early and len(self._early) >= EARLY_GROUPS_MAX:
+            del self._early[next(iter(self._early))]
+        kept = self._early.setdefault(group, [])
+        kept.append(message)
+        del kept[:-EARLY_MESSAGES_MAX]
+
+    def _process(self) -> None:
+        self._scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for replica in dirty:
+            replica.dirty = False
+            if replica.closed:
+                continue
+            replica.process()
+            deadline_us = replica.node.next_deadline()
+            if deadline_us < replica.armed_us or not replica.armed_us:
+                self._arm(replica, deadline_us)
+        self._arm_timer()
+
+    def _arm(self, replica: Replica, deadline_us: int) -> None:
+        replica.armed_us = deadline_us
+        heappush(self._timers, (deadline_us, replica.group))
+
+    def _arm_timer(self) -> None:
+        if not self._timers or self._closed:
+            return
+        due_us = -(-self._timers[0][0] // TIMER_STEP_US) * TIMER_STEP_US
+        if self._timer is not None:
+            if self._timer_us <= due_us:
+                return
+            self._timer.cancel()
+        self._timer_us = due_us
+        self._timer = self.loop.call_later(max(0, due_us - self.now_us()) / 1e6, self._tick)
+
+    def _tick(self) -> None:
+        """Tick the groups that are due; one whose deadline has moved on is only put back."""
+        self._timer = None
+        now_us = self.now_us()
+        timers = self._timers
+        while timers and timers[0][0] <= now_us:
+            armed_us, group = heappop(timers)
+            replica = self.replicas.get(group)
+            if replica is None or replica.armed_us != armed_us:
+                continue
+            deadline_us = replica.node.next_deadline()
+            if deadline_us > now_us:
+                self._arm(replica, deadline_us)
+            else:
+                replica.armed_us = 0
+                replica.tick(now_us)
+        self._arm_timer()

@@ -1,0 +1,281 @@
+"""One whole node, put together: storage, transport, groups, Kafka listener and HTTP API.
+
+Rule: nothing here is the operating system's: clock, chance, files, loop and sockets are given, so that the simulator
+builds the very same node.  Knows nothing of processes, signals and exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from seatrial.env import Clock, Files, Rng
+from seatrial.kafka.backend import BrokerSettings
+from seatrial.kafka.dispatch import Dispatcher
+from seatrial.raft.config import RaftConfig
+from seatrial.server.broker import Broker, role_name
+from seatrial.server.config import ServerConfig
+from seatrial.server.errors import StartError
+from seatrial.server.listener import KafkaListener, ListenerLimits
+from seatrial.server.logs import Logger
+from seatrial.server.multiraft import MultiRaft
+from seatrial.server.replica import Replica
+from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
+from seatrial.storage.segments import SegmentStorage
+from seatrial.transport.framed import FramedTransport
+
+Listen = Callable[[Callable[[], Any], str, int], Awaitable[asyncio.Server]]
+HAND_OVER_S: Final = 2.0  # of the time to stop: for giving the lead away
+SAMPLE_S: Final = 0.5  # how often the leader's past is remembered, for the lag of followers
+STORAGE_STATUS: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (WrongDataDirectory, 11),
+    (DataDirectoryInUse, 12),
+    (DamagedLog, 13),
+    (DiskFull, 14),
+    (StorageError, 15),
+    (OSError, 15),
+)
+
+
+def start_error(error: BaseException) -> StartError:
+    """The error with the exit status of its kind (`process.EXIT_STATUS`)."""
+    for kind, status in STORAGE_STATUS:
+        if isinstance(error, kind):
+            return StartError(status, str(error))
+    return StartError(1, f"a bug: {error!r}")
+
+
+class Node:
+    """A node that can be started once and stopped once."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        clock: Clock,
+        rng: Rng,
+        files: Files,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        logger: Logger,
+        listen: Listen,
+        on_fatal: Callable[[StartError], None],
+        transport_listen: Any,
+    ) -> None:
+        self.config = config
+        self.logger = logger
+        self.incarnation = next_incarnation(files, config.data_dir)
+        self._loop = loop
+        self._listen = listen
+        self._on_fatal = on_fatal
+        self._tasks: list[asyncio.Task[None]] = []
+        self._admin: Any = None
+        storage = SegmentStorage(
+            files,
+            config.data_dir,
+            durability=config.durability,
+            node_id=config.node_id,
+            cluster_id=config.cluster_id,
+            on_fatal=lambda error: on_fatal(start_error(error)),
+            report=lambda text: logger.warning("storage", message=text),
+        )
+        transport = FramedTransport(
+            config.node_id,
+            config.cluster_id,
+            listen=transport_listen,
+            peers=config.peers,
+            clock=clock,
+            rng=rng.child("transport"),
+        )
+        raft = RaftConfig(
+            node_id=config.node_id,
+            heartbeat_us=config.heartbeat_ms * 1000,
+            election_timeout_us=config.election_timeout_ms * 1000,
+            unsafe=config.unsafe & {"forget-vote"},
+        )
+        self.multiraft = MultiRaft(
+            loop=loop,
+            clock=clock,
+            rng=rng.child("multiraft"),
+            storage=storage,
+            transport=transport,
+            raft=raft,
+            on_role_change=lambda replica: self.broker.role_changed(replica),
+        )
+        self.broker = Broker(config, self.multiraft, clock, rng.child("broker"), logger)
+        settings = BrokerSettings(
+            auto_create_topics=config.auto_create_topics,
+            default_replication_factor=min(config.default_replication_factor, len(config.voters)),
+            max_message_bytes=config.max_message_bytes,
+            fetch_from_followers=config.fetch_from_followers,
+        )
+        limits = ListenerLimits(frame_bytes=config.max_request_bytes)
+        self.listener = KafkaListener(Dispatcher(self.broker, settings), limits, logger, loop)
+
+    async def start(self) -> None:
+        """Open the groups and serve; ends when connections are answered, which may be before there is a leader.
+
+        Raises:
+            StartError: the data directory or an address cannot be used.
+        """
+        if self.config.unsafe:
+            switches = ", ".join(sorted(self.config.unsafe))
+            self.logger.warning("UNSAFE", switches=switches, message="planted bugs are on: this node WILL lose data")
+        try:
+            self.broker.start()
+        except (StorageError, OSError) as error:
+            raise start_error(error) from error
+        try:
+            await self.multiraft.start()
+            await self.listener.start(self.config.kafka_addr, self._listen)
+            await self._start_admin()
+        except OSError as error:
+            raise StartError(10, f"cannot listen: {error}") from error
+        self._spawn(self._register())
+        self._spawn(self._sample_lag())
+
+    async def _start_admin(self) -> None:
+        # Imported here: by now the peers are dialled, and the 40 ms that this takes overlap with their start.
+        from seatrial.server.admin import AdminApi, AdminServer
+
+        api = AdminApi(self, self.logger, self.config.http_token)
+        self._admin = AdminServer(api, self.logger)
+        await self._admin.start(self.config.http_addr, self._listen)
+
+    def _spawn(self, work: Any) -> None:
+        self._tasks.append(self._loop.create_task(work))
+
+    async def _register(self) -> None:
+        try:
+            await self.broker.register()
+        except StartError as error:
+            self._on_fatal(error)
+            return
+        self.logger.info("ready", incarnation=self.incarnation, controller=self.broker.controller_id)
+
+    async def _sample_lag(self) -> None:
+        while True:
+            for hosted in self.broker.partitions():
+                hosted.remember_for_lag(self.multiraft.now_us())
+            await asyncio.sleep(SAMPLE_S)
+
+    async def wait_until_ready(self) -> None:
+        await self.broker.registered.wait()
+
+    async def stop(self) -> None:
+        """Give the lead away, finish what is queued for the disk, close everything."""
+        await self.broker.hand_over(HAND_OVER_S)
+        for task in self._tasks:
+            task.cancel()
+        await self.listener.close()
+        if self._admin is not None:
+            await self._admin.close()
+        await self.multiraft.close()
+
+    # ---- what the HTTP API tells (admin.Status) --------------------------------------------------------------------
+
+    @property
+    def key_value(self) -> Any:
+        return self.broker.key_value
+
+    def info(self) -> dict[str, Any]:
+        broker = self.broker
+        metadata = self.group_info(broker.metadata_replica)
+        replicas = [self.multiraft.replicas[group] for group in sorted(self.multiraft.replicas)]
+        return {
+            "node_id": self.config.node_id,
+            "cluster_id": self.config.cluster_id,
+            "incarnation": self.incarnation,
+            "is_leader": broker.metadata_replica.node.is_leader,
+            **{k: metadata[k] for k in ("leader_id", "term", "role", "commit_index", "last_applied", "last_index")},
+            "groups": [self.group_info(replica) for replica in replicas],
+            "refused_groups": broker.refused_groups,
+            "role_changes": list(broker.role_changes),
+            "unsafe": sorted(self.config.unsafe),
+        }
+
+    def group_info(self, replica: Replica) -> dict[str, Any]:
+        node, storage = replica.node, replica.storage
+        return {
+            "group": replica.name,
+            "role": role_name(replica),
+            "term": node.term,
+            "leader_id": node.leader,
+            "commit_index": node.commit_index,
+            "last_applied": replica.last_applied,
+            "last_index": storage.last_index,
+            "first_index": storage.first_index,
+            "digest": replica.machine.digest,
+            "voters": list(node.configuration.voters),
+        }
+
+    def leader_of(self, name: str) -> int | None:
+        replica = self.replica_named(name)
+        return None if replica is None else replica.node.leader
+
+    def replica_named(self, name: str) -> Replica | None:
+        return next((r for r in self.multiraft.replicas.values() if r.name == name), None)
+
+    def is_ready(self) -> str | None:
+        if self.broker.metadata_replica.node.leader is None:
+            return "the metadata group has no leader yet"
+        if not self.broker.registered.is_set():
+            return "this node is not registered yet"
+        return None
+
+    def metrics_text(self) -> bytes:
+        from seatrial.server.metrics import metrics_text  # only where somebody scrapes: its import takes 30 ms
+
+        return metrics_text(self)
+
+
+def build_node(
+    config: ServerConfig,
+    clock: Clock,
+    rng: Rng,
+    files: Files,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    logger: Logger,
+    listen: Listen | None = None,
+    on_fatal: Callable[[StartError], None],
+    sockets: Mapping[str, Any] | None = None,
+) -> Node:
+    """A node on the given world; `listen` and `sockets` (for "raft") only where sockets are bound already.
+
+    Raises:
+        StartError: the data directory belongs to another node or cluster, is in use, is damaged or cannot be written.
+    """
+
+    async def create(factory: Callable[[], Any], host: str, port: int) -> asyncio.Server:
+        return await loop.create_server(factory, host, port)
+
+    try:
+        return Node(
+            config,
+            clock,
+            rng,
+            files,
+            loop,
+            logger=logger,
+            listen=listen or create,
+            on_fatal=on_fatal,
+            transport_listen=(sockets or {}).get("raft", str(config.raft_addr)),
+        )
+    except (StorageError, OSError) as error:
+        raise start_error(error) from error
+
+
+def next_incarnation(files: Files, data_dir: str) -> int:
+    """Counts the starts of this data directory, from 1; durable before it is used."""
+    files.make_directory(data_dir)
+    path = f"{data_dir}/incarnation"
+    file = files.open(path, create=True)
+    try:
+        text = file.read(0, 20).strip()
+        incarnation = int(text) + 1 if text.isdigit() else 1
+        file.write(0, [b"%-20d" % incarnation])
+        file.sync()
+    finally:
+        file.close()
+    return incarnation

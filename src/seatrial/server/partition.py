@@ -1,0 +1,211 @@
+"""One topic-partition on this node: its replica as the Kafka handlers see it (`kafka.backend.PartitionBackend`).
+
+Rule: what is read is what is applied here: never beyond the high watermark, never an entry that was refused, always
+whole batches with their offset and epoch filled in.
+Knows nothing of requests and of how entries are replicated or stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from seatrial.env import Buffer
+from seatrial.kafka import backend
+from seatrial.kafka.records import patched_batch, record_times
+from seatrial.machines.metadata import Partition as Placement
+from seatrial.machines.metadata import Topic
+from seatrial.machines.partition_log import COMMAND_HEAD, AppendError, AppendOutcome, PartitionLog, batch_view
+from seatrial.raft.errors import NotLeader, ProposalDropped
+from seatrial.raft.ids import Index, NodeId, Term
+from seatrial.raft.messages import Entry
+from seatrial.server.lag import Lag, LagMemory
+from seatrial.server.replica import Replica
+
+WALK_BYTES = 1 << 20  # read from storage at a time while looking for an offset
+IN_SYNC_SILENCE_US = 2_000_000  # a follower that was heard within this, and is nearly caught up, counts as in sync
+IN_SYNC_LAG_ENTRIES = 1_000
+
+
+class HostedPartition:
+    """A partition that has a replica here."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        placement: Placement,
+        replica: Replica,
+        machine: PartitionLog,
+        *,
+        rack_of: Callable[[NodeId], str],
+        alive: Callable[[], Sequence[int]],
+    ) -> None:
+        self.topic = topic.name
+        self.topic_id = topic.topic_id
+        self.partition = placement.index
+        self.replicas: Sequence[int] = placement.replicas
+        self.replica = replica
+        self.machine = machine
+        self.appended_bytes = 0
+        self.read_bytes = 0
+        self._past = LagMemory()
+        self._rack_of = rack_of
+        self._alive = alive
+
+    # ---- leadership ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        return self.replica.node.is_leader
+
+    @property
+    def is_established(self) -> bool:
+        return self.replica.node.is_leader and self.replica.applied_term == self.replica.node.term
+
+    @property
+    def leader_id(self) -> int:
+        return self.replica.node.leader or -1
+
+    @property
+    def leader_epoch(self) -> int:
+        return self.replica.node.term
+
+    @property
+    def in_sync(self) -> Sequence[int]:
+        """The leader's own measure; elsewhere the replicas that are thought to be up."""
+        if not self.is_leader:
+            alive = set(self._alive())
+            return [node for node in self.replicas if node in alive]
+        return [NodeId(node) for node in self.replicas if node in self._caught_up()]
+
+    def _caught_up(self) -> set[int]:
+        """On the leader: itself, and the followers that answer and are at most a little behind."""
+        status, now_us = self.replica.status(), self.replica.host.now_us()
+        caught_up = {
+            peer
+            for peer, progress in status.peers.items()
+            if now_us - progress.last_response_us < IN_SYNC_SILENCE_US
+            and progress.match_index + IN_SYNC_LAG_ENTRIES >= status.commit_index
+        }
+        return {*caught_up, status.node_id}
+
+    def preferred_replica(self, rack: str) -> int:
+        """A caught-up follower in the client's rack, asked of a leader in another one; -1: stay (KIP-392)."""
+        node = self.replica.node
+        me = node.status().node_id
+        if not rack or not node.is_leader or self._rack_of(me) == rack:
+            return -1
+        near = sorted(n for n in self._caught_up() if n != me and self._rack_of(NodeId(n)) == rack)
+        return near[0] if near else -1
+
+    def remember_for_lag(self, now_us: int) -> None:
+        if self.is_leader:
+            self._past.remember(self.replica.last_applied, self.machine.high_watermark, now_us)
+
+    def follower_lag(self, now_us: int) -> Mapping[int, Lag]:
+        """On the leader: how far each follower is behind."""
+        applied, watermark = self.replica.last_applied, self.machine.high_watermark
+        peers = self.replica.status().peers
+        return {p: self._past.of(progress.match_index, applied, watermark, now_us) for p, progress in peers.items()}
+
+    # ---- appending -------------------------------------------------------------------------------------------------
+
+    def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
+        try:
+            future: asyncio.Future[AppendOutcome] = self.replica.propose(command)
+        except NotLeader as error:
+            raise backend.NotLeader(error.leader or -1) from None
+        except ProposalDropped as error:
+            raise backend.ProposalDropped(error.reason) from None
+        self.appended_bytes += len(command)
+        return future
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def log_start_offset(self) -> int:
+        return self.machine.log_start_offset
+
+    @property
+    def high_watermark(self) -> int:
+        return self.machine.high_watermark
+
+    def changed(self) -> asyncio.Future[None]:
+        return self.replica.changed()
+
+    def read(self, offset: int, max_bytes: int) -> tuple[list[Buffer], int]:
+        buffers: list[Buffer] = []
+        size = 0
+        if offset < self.machine.high_watermark:
+            point = self.machine.locate(offset)
+            for entry, base_offset, count in self._batches(point[0], point.base_offset):
+                if base_offset + count <= offset:
+                    continue
+                batch = batch_view(entry)
+                if buffers and size + len(batch) > max_bytes:
+                    break
+                buffers += patched_batch(batch, base_offset=base_offset, leader_epoch=entry.term)
+                size += len(batch)
+                if size >= max_bytes:
+                    break
+        self.read_bytes += size
+        return buffers, size
+
+    def _batches(self, index: Index, base_offset: int) -> Iterator[tuple[Entry, int, int]]:
+        """(entry, its first offset, its number of records) from a known point on, as far as it is applied here."""
+        machine, storage = self.machine, self.replica.storage
+        last = machine.applied_index
+        while index <= last:
+            entries = storage.entries(index, last, WALK_BYTES)
+            for entry in entries:
+                count = machine.records_of(entry)
+                if count:
+                    yield entry, base_offset, count
+                    base_offset += count
+            index = Index(entries[-1].index + 1)
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int]:
+        """Exact where records can be seen; in a compressed batch, which stays closed, the batch's first offset."""
+        point = self.machine.locate_time(timestamp_ms)
+        if point is not None:
+            for entry, base_offset, _ in self._batches(point[0], point.base_offset):
+                if (latest := max_timestamp(entry)) >= timestamp_ms:
+                    for position, time in enumerate(record_times(batch_view(entry)) or ()):
+                        if time >= timestamp_ms:
+                            return base_offset + position, time
+                    return base_offset, latest
+        return -1, -1
+
+    def offset_of_max_timestamp(self) -> tuple[int, int]:
+        found = self.machine.locate_max_timestamp()
+        if found is not None:
+            point, latest = found
+            for entry, base_offset, count in self._batches(point[0], point.base_offset):
+                if max_timestamp(entry) == latest:
+                    return base_offset + count - 1, latest
+        return -1, -1
+
+    def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
+        return self.machine.end_offset_for_epoch(epoch)
+
+
+def max_timestamp(entry: Entry) -> int:
+    """Milliseconds; of an entry that holds records."""
+    latest: int = COMMAND_HEAD.unpack_from(entry.data)[6]
+    return latest
+
+
+def predict_outcome(machine: PartitionLog) -> Callable[[bytes, Term, Index], AppendOutcome]:
+    """For the planted bug `ack-before-commit`: the offset that the batch would get if all before it were committed."""
+    next_offset, in_term = 0, Term(0)
+
+    def predict(command: bytes, term: Term, index: Index) -> AppendOutcome:
+        nonlocal next_offset, in_term
+        if term != in_term:
+            next_offset, in_term = 0, term
+        base_offset = max(next_offset, machine.high_watermark)
+        count: int = COMMAND_HEAD.unpack_from(command)[3]
+        next_offset = base_offset + count
+        return AppendOutcome(base_offset, AppendError.NONE, False)
+
+    return predict

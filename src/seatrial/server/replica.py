@@ -1,0 +1,440 @@
+"""One Raft group on this node: the pure node, its storage and its state machine, wired in the order Raft demands.
+
+Rule (raft.Ready): a Ready's `messages` leave at once, its save is queued, what is committed is applied, reads are
+answered, and only when the save is durable do `messages_after_save` leave and the node advance; several Readys may be
+on their way to disk, and they finish in order.  A proposal's future ends in the machine's result only when this
+very entry (index and term) was applied here.
+Knows nothing of Kafka, HTTP or what commands mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from seatrial.raft.errors import NotLeader
+from seatrial.raft.ids import GroupId, Index, NodeId, Term
+from seatrial.raft.inspection import Status
+from seatrial.raft.messages import Entry, Message, Snapshot, SnapshotMeta
+from seatrial.raft.node import RaftNode
+from seatrial.raft.ready import Ready
+from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
+from seatrial.storage.base import GroupStorage
+
+READYS_A_TURN = 16  # then other groups get their turn
+READ_PATIENCE_US = 2_000_000  # a read index that was not answered by then is given up (the caller may ask again)
+
+
+class Machine(Protocol):
+    """A state machine that also keeps a digest of everything applied, to compare replicas by."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def apply(self, entry: Entry) -> Any: ...
+
+    def snapshot(self) -> bytes: ...
+
+    def restore(self, data: bytes) -> None: ...
+
+
+class Host(Protocol):
+    """What a replica wants of the process it lives in."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def now_us(self) -> int: ...
+
+    def mark_dirty(self, replica: Replica) -> None:
+        """Have `process` called later in this loop turn."""
+
+    def send(self, group: GroupId, messages: Sequence[Message]) -> None: ...
+
+    def role_changed(self, replica: Replica) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaOptions:
+    """How a group is kept.
+
+    `snapshot_entries` / `snapshot_bytes`: a snapshot is made when that much was applied since the last one.
+    `keep_entries`: how much of the log stays behind a snapshot for slow followers; None keeps all of it.
+    `request_id`: the id by which a forwarded command is known again, from its bytes (None: it has none).
+    `predict`: only for the planted bug `ack-before-commit`: a result made up before the entry is committed.
+    `grace_us`: how long after losing the lead a proposal may still end in a definite answer.
+    """
+
+    snapshot_entries: int = 20_000
+    snapshot_bytes: int = 64 << 20
+    keep_entries: int | None = 5_000
+    request_id: Callable[[bytes], bytes | None] | None = None
+    predict: Callable[[bytes, Term, Index], Any] | None = None
+    grace_us: int = 1_000_000
+
+
+class Waiter:
+    """A proposal of this node that is not applied yet."""
+
+    __slots__ = ("future", "index", "term")
+
+    def __init__(self, term: Term, index: Index, future: asyncio.Future[Any]) -> None:
+        self.term = term
+        self.index = index
+        self.future = future
+
+
+class ReadBatch:
+    """All reads that joined one read index."""
+
+    __slots__ = ("asked_us", "futures", "index")
+
+    def __init__(self, asked_us: int) -> None:
+        self.asked_us = asked_us
+        self.futures: list[asyncio.Future[None]] = []
+        self.index = 0
+
+
+class Replica:
+    """One group on this node.  All methods run on the event loop; none blocks."""
+
+    def __init__(
+        self,
+        *,
+        group: GroupId,
+        name: str,
+        node: RaftNode,
+        storage: GroupStorage,
+        machine: Machine,
+        host: Host,
+        options: ReplicaOptions,
+    ) -> None:
+        self.group = group
+        self.name = name
+        self.node = node
+        self.storage = storage
+        self.machine = machine
+        self.host = host
+        self.options = options
+        self.closed = False
+        self.armed_us = 0  # when the host's timer will next look at this group
+        self.dirty = False
+        self.last_applied: Index = Index(0)
+        self.applied_term: Term = Term(0)
+        self._saving: deque[tuple[Ready, bool]] = deque()  # (ready, whether it has a save of its own)
+        self._waiters: deque[Waiter] = deque()
+        self._requests: dict[bytes, asyncio.Future[Any]] = {}
+        self._joining: ReadBatch | None = None  # reads that wait for this turn's read index
+        self._asked: dict[int, ReadBatch] = {}  # reads whose index is not known yet, oldest first
+        self._ripening: list[ReadBatch] = []  # reads whose index is not applied yet
+        self._next_context = 1
+        self._change: asyncio.Future[None] | None = None  # shared by all that wait for the next change
+        self._snapshot_pending = False
+        self._applied_since_snapshot = 0
+        self._bytes_since_snapshot = 0
+        self._restore_from_storage()
+
+    def _restore_from_storage(self) -> None:
+        snapshot = self.storage.read_snapshot()
+        if snapshot is not None:
+            self.machine.restore(snapshot.data)
+            self.last_applied = snapshot.meta.last_included_index
+            self.applied_term = snapshot.meta.last_included_term
+
+    # ---- what others ask of it -------------------------------------------------------------------------------------
+
+    def propose(self, data: bytes) -> asyncio.Future[Any]:
+        """Append `data` here, as the leader; the future gives what applying it returned.
+
+        The future fails with ProposalLost (surely not applied) or OutcomeUnknown (may have been).
+
+        Raises:
+            NotLeader, ProposalDropped: nothing was appended.
+        """
+        term, index = self.node.propose(data, self.host.now_us())
+        future: asyncio.Future[Any] = self.host.loop.create_future()
+        predict = self.options.predict
+        if predict is None:
+            self._waiters.append(Waiter(term, index, future))
+        else:
+            future.set_result(predict(data, term, index))
+        self.host.mark_dirty(self)
+        return future
+
+    def submit(self, data: bytes, request_id: bytes) -> asyncio.Future[Any]:
+        """Propose here or, on a follower, pass it on to the leader; matched by `request_id` when it is applied here.
+
+        A command that was passed on may be lost without a word: then the future never ends, and the caller's own
+        deadline has to (its outcome is unknown).
+
+        Raises:
+            NotLeader: no leader is known here; nothing was sent.
+            ProposalDropped: this node leads, and is full or handing over.
+        """
+        if self.node.is_leader:
+            return self.propose(data)
+        self.node.forward(data, self.host.now_us())
+        future: asyncio.Future[Any] = self.host.loop.create_future()
+        self._requests[request_id] = future
+        future.add_done_callback(lambda ended: self._forget_request(request_id, ended))
+        self.host.mark_dirty(self)
+        return future
+
+    def _forget_request(self, request_id: bytes, ended: asyncio.Future[Any]) -> None:
+        if self._requests.get(request_id) is ended:  # it may have been sent again under the same id
+            del self._requests[request_id]
+
+    def read_barrier(self) -> asyncio.Future[None]:
+        """Ends when everything committed before the call is applied here: reading then is linearizable.
+
+        Fails with NoLeader when no leader could vouch for it; asking again is safe.
+        """
+        future: asyncio.Future[None] = self.host.loop.create_future()
+        if self._joining is None:
+            self._joining = ReadBatch(self.host.now_us())
+        self._joining.futures.append(future)
+        self.host.mark_dirty(self)
+        return future
+
+    def changed(self) -> asyncio.Future[None]:
+        """Ends at the next apply or change of role or leader; shared by all that wait, so never cancel it."""
+        if self._change is None:
+            self._change = self.host.loop.create_future()
+        return self._change
+
+    def step(self, message: Message) -> None:
+        self.node.step(message, self.host.now_us())
+        self.host.mark_dirty(self)
+
+    def tick(self, now_us: int) -> None:
+        self.node.tick(now_us)
+        self.host.mark_dirty(self)
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        self.node.transfer_leadership(to, self.host.now_us())
+        self.host.mark_dirty(self)
+
+    def campaign(self) -> None:
+        self.node.campaign(self.host.now_us())
+        self.host.mark_dirty(self)
+
+    def status(self) -> Status:
+        return self.node.status()
+
+    def close(self) -> None:
+        """No longer take part; whoever waits is told that the outcome is unknown."""
+        self.closed = True
+        gone = OutcomeUnknown(f"{self.name} was closed on this node")
+        for waiter in self._waiters:
+            fail(waiter.future, gone)
+        self._waiters.clear()
+        for future in list(self._requests.values()):
+            fail(future, gone)
+        batches = [*self._asked.values(), *self._ripening, *([self._joining] if self._joining else [])]
+        for batch in batches:
+            for read in batch.futures:
+                fail(read, NoLeader(f"{self.name} was closed on this node"))
+        self._asked.clear()
+        self._ripening.clear()
+        self._joining = None
+        self._wake_watchers()
+
+    # ---- the wiring ------------------------------------------------------------------------------------------------
+
+    def process(self) -> None:
+        """Carry out what the node has ready; the host calls it once a loop turn while the replica is dirty."""
+        if self.closed:
+            return
+        if self._joining is not None:
+            self._ask_read_index()
+        node = self.node
+        for _ in range(READYS_A_TURN):
+            if not node.has_ready():
+                return
+            self._carry_out(node.ready())
+        self.host.mark_dirty(self)
+
+    def _carry_out(self, ready: Ready) -> None:
+        if ready.messages:
+            self.host.send(self.group, ready.messages)
+        saves = bool(ready.entries) or ready.hard_state is not None or ready.snapshot is not None
+        in_order = saves or bool(self._saving)
+        if in_order:
+            self._saving.append((ready, saves))
+        if saves:
+            self.storage.save(
+                hard_state=ready.hard_state, entries=ready.entries, snapshot=ready.snapshot, done=self._saved
+            )
+        if ready.role_changed:
+            self._role_changed()
+        if ready.committed:
+            self._apply(ready.committed)
+        if ready.reads:
+            self._answer_reads(ready)
+        if not in_order:
+            self._finish(ready)
+
+    def _saved(self) -> None:
+        """The oldest save is durable: finish it, and what waited behind it without a save of its own."""
+        if self.closed:
+            return
+        ready, _ = self._saving.popleft()
+        self._finish(ready)
+        while self._saving and not self._saving[0][1]:
+            self._finish(self._saving.popleft()[0])
+        self.host.mark_dirty(self)
+
+    def _finish(self, ready: Ready) -> None:
+        if ready.messages_after_save:
+            self.host.send(self.group, ready.messages_after_save)
+        if ready.snapshot is not None:
+            self._install(ready.snapshot)
+        self.node.advance(ready, self.host.now_us())
+
+    def _install(self, snapshot: Snapshot) -> None:
+        self.machine.restore(snapshot.data)
+        self.last_applied = snapshot.meta.last_included_index
+        self.applied_term = snapshot.meta.last_included_term
+        self._applied_since_snapshot = self._bytes_since_snapshot = 0
+        skipped = OutcomeUnknown(f"{self.name} caught up by a snapshot that hides the entry's fate")
+        while self._waiters and self._waiters[0].index <= self.last_applied:
+            fail(self._waiters.popleft().future, skipped)
+        self._ripen()
+        self._wake_watchers()
+
+    def _apply(self, committed: Sequence[Entry]) -> None:
+        apply, waiters, requests = self.machine.apply, self._waiters, self._requests
+        request_id = self.options.request_id
+        size = 0
+        for entry in committed:
+            result = apply(entry)
+            size += len(entry.data)
+            if entry.term != self.applied_term:
+                self.applied_term = entry.term
+                self._fail_older_terms(entry)
+            if waiters and waiters[0].index == entry.index:
+                waiter = waiters.popleft()
+                if not waiter.future.done():
+                    waiter.future.set_result(result)
+            elif requests and request_id is not None:
+                key = request_id(entry.data) if entry.kind == 0 else None
+                future = requests.pop(key, None) if key is not None else None
+                if future is not None and not future.done():
+                    future.set_result(result)
+        self.last_applied = committed[-1].index
+        self._applied_since_snapshot += len(committed)
+        self._bytes_since_snapshot += size
+        self._ripen()
+        self._wake_watchers()
+        self._consider_snapshot()
+
+    def _fail_older_terms(self, entry: Entry) -> None:
+        """Terms never fall along a log, so no entry of an older term can follow `entry`: those proposals are lost."""
+        kept: deque[Waiter] = deque()
+        for waiter in self._waiters:
+            if waiter.term < entry.term:
+                fail(waiter.future, ProposalLost(f"another leader took the place of {self.name}/{waiter.index}"))
+            else:
+                kept.append(waiter)
+        self._waiters.clear()
+        self._waiters.extend(kept)
+
+    def _role_changed(self) -> None:
+        if not self.node.is_leader and self._waiters:
+            self.host.loop.call_later(self.options.grace_us / 1e6, self._give_up, self._waiters[-1].term)
+        self.host.role_changed(self)
+        self._wake_watchers()
+
+    def _give_up(self, term: Term) -> None:
+        """Some time after losing the lead of `term`: proposals of it that still have no fate are unknown."""
+        if self.node.is_leader and self.node.term == term:
+            return
+        while self._waiters and self._waiters[0].term <= term:
+            waiter = self._waiters.popleft()
+            fail(waiter.future, OutcomeUnknown(f"lost the lead of {self.name} with entry {waiter.index} open"))
+
+    # ---- reads -----------------------------------------------------------------------------------------------------
+
+    def _ask_read_index(self) -> None:
+        batch, self._joining = self._joining, None
+        assert batch is not None
+        now_us = self.host.now_us()
+        for context in list(self._asked):
+            if now_us - self._asked[context].asked_us < READ_PATIENCE_US:
+                break
+            self._refuse(self._asked.pop(context), "no answer from the leader")
+        context = self._next_context
+        self._next_context += 1
+        self._asked[context] = batch
+        try:
+            self.node.read_index(context, now_us)
+        except NotLeader:
+            self._refuse(self._asked.pop(context), "no leader is known")
+
+    def _answer_reads(self, ready: Ready) -> None:
+        for read in ready.reads:
+            batch = self._asked.pop(read.context, None)
+            if batch is None:
+                continue
+            if read.index == 0:
+                self._refuse(batch, "the leader could not vouch for it")
+            else:
+                batch.index = read.index
+                self._ripening.append(batch)
+        self._ripen()
+
+    def _ripen(self) -> None:
+        if not self._ripening:
+            return
+        ripe = [batch for batch in self._ripening if batch.index <= self.last_applied]
+        self._ripening = [batch for batch in self._ripening if batch.index > self.last_applied]
+        for batch in ripe:
+            for future in batch.futures:
+                if not future.done():
+                    future.set_result(None)
+
+    def _refuse(self, batch: ReadBatch, reason: str) -> None:
+        for future in batch.futures:
+            fail(future, NoLeader(f"{self.name}: {reason}"))
+
+    def _wake_watchers(self) -> None:
+        if self._change is not None:
+            change, self._change = self._change, None
+            if not change.done():
+                change.set_result(None)
+
+    # ---- snapshots -------------------------------------------------------------------------------------------------
+
+    def _consider_snapshot(self) -> None:
+        if self._snapshot_pending:
+            return
+        options = self.options
+        if (
+            self._applied_since_snapshot >= options.snapshot_entries
+            or self._bytes_since_snapshot >= options.snapshot_bytes
+        ):
+            self.make_snapshot()
+
+    def make_snapshot(self) -> None:
+        """Save the machine's state as of now, and then forget the log behind it but for the tail that is kept."""
+        if self._snapshot_pending or self.last_applied == 0:
+            return
+        self._snapshot_pending = True
+        self._applied_since_snapshot = self._bytes_since_snapshot = 0
+        meta = SnapshotMeta(self.last_applied, self.applied_term, self.node.configuration)
+        self.storage.save_snapshot(Snapshot(meta, self.machine.snapshot()), done=lambda: self._snapshot_saved(meta))
+
+    def _snapshot_saved(self, meta: SnapshotMeta) -> None:
+        self._snapshot_pending = False
+        if not self.closed and self.options.keep_entries is not None:
+            first_kept = meta.last_included_index + 1 - self.options.keep_entries
+            if first_kept > self.storage.first_index:
+                self.storage.compact(Index(first_kept))
+
+
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """End a future in an error, unless it has ended or nobody waits any more."""
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,33 @@
+"""The leader's memory of its past, and what it says of a follower."""
+
+from __future__ import annotations
+
+from seatrial.server.lag import SAMPLES_MAX, Lag, LagMemory
+
+
+def test_a_follower_that_has_everything_committed_does_not_lag() -> None:
+    memory = LagMemory()
+    memory.remember(10, 100, 1_000_000)
+    assert memory.of(10, 10, 100, 9_000_000) == Lag(0, 0.0)
+
+
+def test_lag_is_interpolated_between_two_memories() -> None:
+    memory = LagMemory()
+    memory.remember(10, 100, 1_000_000)
+    memory.remember(20, 200, 2_000_000)
+    assert memory.of(15, 20, 200, 3_000_000) == Lag(50, 2.0)
+
+
+def test_an_idle_stretch_does_not_count_as_lag_time() -> None:
+    memory = LagMemory()
+    memory.remember(10, 100, 1_000_000)
+    memory.remember(10, 100, 50_000_000)
+    assert memory.of(10, 11, 101, 50_500_000) == Lag(1, 0.5)
+
+
+def test_beyond_the_memory_the_lag_is_at_least_what_is_remembered() -> None:
+    memory = LagMemory()
+    for index in range(SAMPLES_MAX + 5):
+        memory.remember(index, index * 10, index * 1_000_000)
+    now = SAMPLES_MAX + 5
+    assert memory.of(0, now, now * 10, now * 1_000_000) == Lag(now * 10 - 50, float(now - 5))
