@@ -163,7 +163,10 @@ class PollClient:
         records: list[Json] = []
         failed: KafkaError | None = None
         try:
-            for message in self._consumer.consume(POLL_MESSAGES_MAX, POLL_S):
+            # `consume` waits until it has as many as asked for; so wait for one, then take what is there.
+            first = self._consumer.poll(POLL_S)
+            rest = self._consumer.consume(POLL_MESSAGES_MAX, 0.0) if first is not None else []
+            for message in [first, *rest] if first is not None else []:
                 error = message.error()
                 if error is None and (message.topic(), message.partition()) == (topic, partition):
                     records.append(record_of(message))
