@@ -64,7 +64,6 @@ class Node:
     ) -> None:
         self.config = config
         self.logger = logger
-        self.incarnation = next_incarnation(files, config.data_dir)
         self._loop = loop
         self._listen = listen
         self._on_fatal = on_fatal
@@ -79,6 +78,7 @@ class Node:
             on_fatal=lambda error: on_fatal(start_error(error)),
             report=lambda text: logger.warning("storage", message=text),
         )
+        self.incarnation = next_incarnation(files, config.data_dir)  # only now is the directory known to be ours
         transport = FramedTransport(
             config.node_id,
             config.cluster_id,
@@ -268,7 +268,6 @@ def build_node(
 
 def next_incarnation(files: Files, data_dir: str) -> int:
     """Counts the starts of this data directory, from 1; durable before it is used."""
-    files.make_directory(data_dir)
     path = f"{data_dir}/incarnation"
     file = files.open(path, create=True)
     try:

@@ -1,0 +1,179 @@
+"""One Raft group driven for real: what a proposal's future and a read's future promise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from seatrial.machines.commands import request_id_of
+from seatrial.raft.errors import NotLeader
+from seatrial.raft.ids import NodeId
+from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
+from seatrial.server.replica import ReplicaOptions
+
+Run = Callable[..., None]
+pytestmark = pytest.mark.slow
+
+
+def test_a_proposal_ends_in_what_applying_it_returned_and_every_replica_is_equal(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        first = await cluster.write(b"k", b"1")
+        second = await cluster.write(b"k", b"2")
+        assert (first.applied, first.existed, second.existed) == (True, False, True)
+        assert second.version > first.version
+        await cluster.converged()
+        assert all(machine.get(b"k") == (b"2", second.version) for machine in cluster.machines.values())
+
+    run_cluster(scenario)
+
+
+def test_a_follower_refuses_to_propose_and_names_the_leader(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        leader = await cluster.leader()
+        await cluster.converged()
+        with pytest.raises(NotLeader) as error:
+            cluster.follower().propose(b"")
+        assert error.value.leader == leader.node.node_id
+
+    run_cluster(scenario)
+
+
+def test_a_command_submitted_on_a_follower_ends_there_in_its_result(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        await cluster.leader()
+        await cluster.converged()
+        result = await asyncio.wait_for(cluster.follower().submit(*cluster.put(b"k", b"v")), 5)
+        assert result.applied
+        assert cluster.follower()._requests == {}
+
+    run_cluster(scenario)
+
+
+def test_a_read_on_a_follower_sees_every_write_acknowledged_before_it(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        follower_of = {}
+        for count in range(30):
+            result = await cluster.write(b"k", b"%d" % count)
+            follower = cluster.follower()
+            await asyncio.wait_for(follower.read_barrier(), 5)
+            follower_of[count] = follower.machine.get(b"k")
+            assert follower_of[count] == (b"%d" % count, result.version)
+
+    run_cluster(scenario)
+
+
+def test_reads_of_one_turn_share_one_read_index(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        leader = await cluster.leader()
+        before = leader._next_context
+        await asyncio.wait_for(asyncio.gather(*(leader.read_barrier() for _ in range(50))), 5)
+        assert leader._next_context == before + 1
+
+    run_cluster(scenario)
+
+
+def test_a_proposal_of_a_deposed_leader_is_surely_lost_once_another_ones_entry_is_applied(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        old = await cluster.leader()
+        cluster.wires.isolate(old.node.node_id)
+        lost = old.propose(cluster.put(b"k", b"lost")[0])
+        others = [n for n in cluster.members if n != old.node.node_id]
+        new = await cluster.leader(others)
+        await asyncio.wait_for(new.propose(cluster.put(b"k", b"kept")[0]), 5)
+        cluster.wires.cut.clear()
+        with pytest.raises(ProposalLost):
+            await asyncio.wait_for(lost, 10)
+        await cluster.converged()
+        assert all(machine.get(b"k")[0] == b"kept" for machine in cluster.machines.values())
+
+    run_cluster(scenario, ReplicaOptions(request_id=request_id_of, grace_us=60_000_000))
+
+
+def test_a_proposal_of_a_leader_that_stays_cut_off_ends_as_unknown(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        old = await cluster.leader()
+        cluster.wires.isolate(old.node.node_id)
+        open_ended = old.propose(cluster.put(b"k", b"?")[0])
+        with pytest.raises(OutcomeUnknown):
+            await asyncio.wait_for(open_ended, 10)
+
+    run_cluster(scenario, ReplicaOptions(request_id=request_id_of, grace_us=50_000))
+
+
+def test_a_leader_cut_off_from_its_majority_vouches_for_no_read(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        old = await cluster.leader()
+        cluster.wires.isolate(old.node.node_id)
+        with pytest.raises(NoLeader):
+            await asyncio.wait_for(old.read_barrier(), 10)
+
+    run_cluster(scenario)
+
+
+def test_a_restarted_node_comes_back_from_snapshot_and_log(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        for count in range(25):
+            await cluster.write(b"k%d" % count, b"v")
+        await cluster.converged()
+        node: NodeId = cluster.follower().node.node_id
+        first_index = cluster.replicas[node].storage.first_index
+        assert first_index > 1, "the log behind the snapshot was not forgotten"
+        await cluster.stop(node)
+        await cluster.start(node)
+        assert cluster.replicas[node].last_applied > 0, "the machine was not restored from the snapshot"
+        await cluster.write(b"after", b"v")
+        await cluster.converged()
+        assert len(cluster.machines[node]) == 26
+
+    run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=2))
+
+
+def test_a_node_behind_the_log_is_filled_by_a_snapshot(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        await cluster.leader()
+        node: NodeId = cluster.follower().node.node_id
+        cluster.wires.isolate(node)
+        for count in range(40):
+            await cluster.write(b"k%d" % count, b"v")
+        behind = cluster.replicas[node].last_applied
+        assert (await cluster.leader()).storage.first_index > behind + 1, "the leader still has the log it lacks"
+        cluster.wires.cut.clear()
+        await cluster.converged()
+        assert len(cluster.machines[node]) == 40
+
+    run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=2))
+
+
+def test_a_group_that_keeps_its_log_snapshots_without_forgetting(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        for count in range(25):
+            await cluster.write(b"k%d" % count, b"v")
+        leader = await cluster.leader()
+        assert leader.storage.snapshot_meta is not None
+        assert leader.storage.first_index == 1
+        node: NodeId = cluster.follower().node.node_id
+        await cluster.stop(node)
+        await cluster.start(node)
+        await cluster.converged()
+
+    run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=None))
+
+
+def test_closing_a_replica_tells_everybody_who_waits(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        leader = await cluster.leader()
+        cluster.wires.isolate(leader.node.node_id)
+        write = leader.propose(cluster.put(b"k", b"v")[0])
+        read = leader.read_barrier()
+        change = leader.changed()
+        leader.close()
+        with pytest.raises(OutcomeUnknown):
+            await write
+        with pytest.raises(NoLeader):
+            await read
+        await asyncio.wait_for(change, 1)
+
+    run_cluster(scenario)
