@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from struct import Struct
+from typing import Protocol, TypeAlias
 
 from seatrial.env import Buffer
 from seatrial.kafka.context import ClientContext, CloseConnection
-from seatrial.kafka.dispatch import Dispatcher, Response
 from seatrial.server.config import Address
 from seatrial.server.latency import LatencyTable
 from seatrial.server.logs import Logger
@@ -24,6 +24,16 @@ from seatrial.server.logs import Logger
 SIZE = Struct(">i")
 SMALL_FRAME = 16 << 10  # larger ones are received straight into a buffer of their own
 RECEIVE_BYTES = 64 << 10
+
+
+Response: TypeAlias = list[Buffer]  # whole frames, their lengths included
+
+
+class Dispatcher(Protocol):
+    """What answers requests (`kafka.dispatch.Dispatcher`)."""
+
+    def handle(self, frame: memoryview, client: ClientContext) -> Response | Awaitable[Response] | None:
+        """Begin to carry out a request; None: it gets no answer.  Raises CloseConnection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
