@@ -77,6 +77,11 @@ class PartitionBackend(Protocol):
         acknowledged.  A follower, and a leader before that, may lag behind what a client has already seen."""
 
     @property
+    def is_catching_up(self) -> bool:
+        """It knows of committed entries that it has not applied yet.  So may a leader whose own disk is behind its
+        followers': they show records that it does not show yet."""
+
+    @property
     def leader_id(self) -> int:
         """-1 where it is not known."""
 

@@ -1,0 +1,235 @@
+"""CreateTopics and DeleteTopics, and the creation of topics that clients ask for by using them.
+
+Rule: everything that can be checked is checked here, with Kafka's own error for it; what only the replicated state can
+decide (a name taken meanwhile) is decided there.  Any node serves these: it forwards the command to the controller, as
+Kafka's brokers do since KRaft, so that a client with old metadata is served too.
+Knows nothing of how partitions come to life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from seatrial.kafka.backend import Backend, BackendError, BrokerSettings
+from seatrial.kafka.codec import message
+from seatrial.kafka.context import Call
+from seatrial.kafka.errors import ErrorCode
+from seatrial.kafka.topic_configs import refuse_config, topic_entries
+from seatrial.machines.metadata import (
+    CreateTopic,
+    DeleteTopic,
+    MetadataError,
+    MetadataResult,
+    Topic,
+    encode_command,
+)
+from seatrial.machines.placement import assign_replicas
+
+MAX_NAME_LENGTH: Final = 249
+DEFAULT: Final = -1  # "as the broker's settings say"
+_NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")
+_MAX_TIMEOUT_MS: Final = 300_000
+
+_METADATA_ERRORS: Final[Mapping[MetadataError, ErrorCode]] = {
+    MetadataError.NONE: ErrorCode.NONE,
+    MetadataError.TOPIC_ALREADY_EXISTS: ErrorCode.TOPIC_ALREADY_EXISTS,
+    MetadataError.UNKNOWN_TOPIC: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+    MetadataError.UNKNOWN_NODE: ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+    MetadataError.INVALID_ASSIGNMENT: ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+    MetadataError.CLUSTER_ID_MISMATCH: ErrorCode.INCONSISTENT_CLUSTER_ID,
+}
+
+
+class RefusedTopic(Exception):
+    """A topic that cannot be created or deleted as asked."""
+
+    def __init__(self, error: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.error = error
+        self.text = text
+
+
+class NewTopic(NamedTuple):
+    """What is to be created; `partitions` and `replication_factor` may be DEFAULT, `manual` names replicas instead."""
+
+    name: str
+    partitions: int = DEFAULT
+    replication_factor: int = DEFAULT
+    manual: Mapping[int, Sequence[int]] = {}
+    configs: Mapping[str, str | None] = {}
+
+
+def refuse_name(name: str) -> str | None:
+    """Why this cannot be the name of a topic, or None (Kafka's own rules)."""
+    if not name:
+        return "a topic name must not be empty"
+    if name in (".", ".."):
+        return "a topic name must not be '.' or '..'"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"a topic name has at most {MAX_NAME_LENGTH} characters, this has {len(name)}"
+    if not _NAME.fullmatch(name):
+        return f"a topic name has only letters, digits, '.', '_' and '-', unlike {name!r}"
+    return None
+
+
+def plan_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic) -> CreateTopic:
+    """The command that creates a topic.  Raises RefusedTopic."""
+    reason = refuse_name(topic.name)
+    if reason is not None:
+        raise RefusedTopic(ErrorCode.INVALID_TOPIC_EXCEPTION, reason)
+    if topic.name in backend.metadata.topics:
+        raise RefusedTopic(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {topic.name!r} already exists")
+    for name in sorted(topic.configs):
+        reason = refuse_config(name, topic.configs[name])
+        if reason is not None:
+            raise RefusedTopic(ErrorCode.INVALID_CONFIG, reason)
+    configs = {name: value for name, value in topic.configs.items() if value is not None}
+    if topic.manual:
+        return CreateTopic(topic.name, _manual_assignments(backend, topic), configs)
+    return CreateTopic(topic.name, _assignments(backend, settings, topic), configs)
+
+
+def _manual_assignments(backend: Backend, topic: NewTopic) -> tuple[tuple[int, ...], ...]:
+    if topic.partitions != DEFAULT or topic.replication_factor != DEFAULT:
+        raise RefusedTopic(
+            ErrorCode.INVALID_REQUEST, "with a manual assignment, partitions and replication factor must both be -1"
+        )
+    if sorted(topic.manual) != list(range(len(topic.manual))):
+        raise RefusedTopic(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partitions must be numbered from 0 on, not {sorted(topic.manual)}"
+        )
+    for partition, replicas in topic.manual.items():
+        unknown = sorted(set(replicas) - set(backend.metadata.nodes))
+        if unknown or not replicas or len(set(replicas)) != len(replicas):
+            text = f"partition {partition} needs known and different nodes, not {list(replicas)}"
+            raise RefusedTopic(ErrorCode.INVALID_REPLICA_ASSIGNMENT, text)
+    return tuple(tuple(topic.manual[partition]) for partition in range(len(topic.manual)))
+
+
+def _assignments(backend: Backend, settings: BrokerSettings, topic: NewTopic) -> tuple[tuple[int, ...], ...]:
+    partitions = settings.default_partitions if topic.partitions == DEFAULT else topic.partitions
+    if not 1 <= partitions <= settings.max_partitions:
+        text = f"a topic has 1 to {settings.max_partitions} partitions, not {partitions}"
+        raise RefusedTopic(ErrorCode.INVALID_PARTITIONS, text)
+    factor = topic.replication_factor
+    if factor == DEFAULT:
+        factor = settings.default_replication_factor
+    nodes = backend.metadata.nodes
+    alive = [node for node in backend.alive_nodes() if node in nodes]
+    # A node that is down for now is taken where the others are too few: a majority of the replicas will do.
+    usable = alive if len(alive) >= factor else sorted(nodes)
+    if not 1 <= factor <= len(usable):
+        text = f"replication factor {factor} cannot be reached: {len(usable)} nodes are registered"
+        raise RefusedTopic(ErrorCode.INVALID_REPLICATION_FACTOR, text)
+    racks = {int(node): nodes[node].rack for node in nodes if node in usable}
+    return assign_replicas(racks, partitions=partitions, replication_factor=factor, first=backend.metadata.next_group)
+
+
+async def create_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, timeout_s: float) -> Topic:
+    """Create a topic and return it.  Raises RefusedTopic, also where the cluster could not say yes in time."""
+    command = plan_topic(backend, settings, topic)
+    result = await _propose(backend, encode_command(command, request_id=backend.new_request_id()), timeout_s)
+    if result.error:
+        raise RefusedTopic(_METADATA_ERRORS[result.error], result.message)
+    assert result.topic is not None
+    return result.topic
+
+
+async def _propose(backend: Backend, command: bytes, timeout_s: float) -> MetadataResult:
+    try:
+        return await backend.propose_metadata(command, timeout_s)
+    except BackendError as error:
+        # Retriable both; only the second leaves open whether it will still happen.
+        code = ErrorCode.NOT_CONTROLLER if error.definite else ErrorCode.REQUEST_TIMED_OUT
+        raise RefusedTopic(code, str(error)) from error
+
+
+def _timeout_s(timeout_ms: int) -> float:
+    return min(max(timeout_ms, 1), _MAX_TIMEOUT_MS) / 1000
+
+
+async def create_topics(call: Call) -> Any:
+    """CreateTopics 2 to 7; the topics are created side by side."""
+    request = call.request
+    named = Counter(topic.name for topic in request.topics)
+    results = [_create_one(call, topic, is_repeated=named[topic.name] > 1) for topic in request.topics]
+    return message("CreateTopicsResponse").new(topics=await asyncio.gather(*results))
+
+
+async def _create_one(call: Call, topic: Any, *, is_repeated: bool) -> Any:
+    codec = message("CreateTopicsResponse")
+    result = codec.structure("CreatableTopicResult")
+    try:
+        if is_repeated:
+            raise RefusedTopic(ErrorCode.INVALID_REQUEST, f"the request names topic {topic.name!r} more than once")
+        wanted = NewTopic(
+            topic.name,
+            topic.num_partitions,
+            topic.replication_factor,
+            {item.partition_index: item.broker_ids for item in topic.assignments},
+            {item.name: item.value for item in topic.configs},
+        )
+        if call.request.validate_only:
+            plan = plan_topic(call.backend, call.settings, wanted)
+            assignments, configs, topic_id = plan.assignments, plan.configs, bytes(16)
+        else:
+            timeout_s = _timeout_s(call.request.timeout_ms)
+            created = await create_topic(call.backend, call.settings, wanted, timeout_s)
+            assignments = tuple(partition.replicas for partition in created.partitions)
+            configs, topic_id = created.configs, created.topic_id
+    except RefusedTopic as refused:
+        return result(name=topic.name, error_code=refused.error, error_message=refused.text)
+    shown = codec.structure("CreatableTopicConfigs")
+    return result(
+        name=topic.name,
+        topic_id=topic_id,
+        num_partitions=len(assignments),
+        replication_factor=len(assignments[0]),
+        configs=[
+            shown(name=entry.name, value=entry.value, config_source=entry.source)
+            for entry in topic_entries(configs, call.settings)
+        ],
+    )
+
+
+async def delete_topics(call: Call) -> Any:
+    """DeleteTopics 1 to 6; by name, or by id from version 6 on."""
+    request = call.request
+    if call.version >= 6:
+        wanted = [(topic.name, topic.topic_id) for topic in request.topics]
+    else:
+        wanted = [(name, bytes(16)) for name in request.topic_names]
+    results = [_delete_one(call, name, topic_id) for name, topic_id in wanted]
+    return message("DeleteTopicsResponse").new(responses=await asyncio.gather(*results))
+
+
+async def _delete_one(call: Call, name: str | None, topic_id: bytes) -> Any:
+    result = message("DeleteTopicsResponse").structure("DeletableTopicResult")
+    try:
+        topic = _find(call.backend, name, topic_id)
+        command = DeleteTopic(topic.topic_id)
+        encoded = encode_command(command, request_id=call.backend.new_request_id())
+        outcome = await _propose(call.backend, encoded, _timeout_s(call.request.timeout_ms))
+        if outcome.error:
+            raise RefusedTopic(_METADATA_ERRORS[outcome.error], outcome.message)
+    except RefusedTopic as refused:
+        return result(name=name, topic_id=topic_id, error_code=refused.error, error_message=refused.text)
+    return result(name=topic.name, topic_id=topic.topic_id)
+
+
+def _find(backend: Backend, name: str | None, topic_id: bytes) -> Topic:
+    if name is not None:
+        if any(topic_id):
+            raise RefusedTopic(ErrorCode.INVALID_REQUEST, "name the topic by its name or by its id, not by both")
+        named = backend.metadata.topics.get(name)
+        if named is None:
+            raise RefusedTopic(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
+        return named
+    found = backend.metadata.topic_by_id(topic_id)
+    if found is None:
+        raise RefusedTopic(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has id {topic_id.hex()}")
+    return found
