@@ -157,12 +157,16 @@ class Links:
 
 
 def count(fault: LinkFault, link: Link, counters: Mapping[str, Any]) -> None:
-    """Add one toxic's counters to the evidence; what is zero, and gauges, are left out."""
+    """Add one toxic's counters to the evidence, in all and, as far as they prove anything, of its link.
+
+    What is zero, and gauges, are left out.
+    """
     of_link = fault.by_link.setdefault(f"{link[0]}->{link[1]}", {})
     for name, value in counters.items():
         if value and not name.endswith("_now"):
             fault.evidence[name] = fault.evidence.get(name, 0) + value
-            of_link[name] = of_link.get(name, 0) + value
+            if name in PROOF:
+                of_link[name] = of_link.get(name, 0) + value
 
 
 async def _all(requests: Iterable[Any]) -> None:
