@@ -195,9 +195,7 @@ class ProxyClient:
     async def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         shown = await self._ask(method, path, body)
         if not isinstance(shown, dict):
-            raise ProxyError(
-                f"{method} {path}: answered {shown!r:.200}, not a JSON object", status=200, definite=False
-            )
+            raise ProxyError(f"{method} {path}: answered {shown!r:.200}, not a JSON object", status=200, definite=False)
         return shown
 
     async def _ask(self, method: str, path: str, body: object = None) -> Any:
@@ -233,9 +231,7 @@ class ProxyClient:
             message = f"{method} {path}: cannot talk to {self.address}: {error}"
             raise ProxyError(message, status=None, definite=not sent) from error
         if status >= 400:
-            raise ProxyError(
-                f"{method} {path}: {status} {_reason(answer)}", status=status, definite=status < 500
-            )
+            raise ProxyError(f"{method} {path}: {status} {_reason(answer)}", status=status, definite=status < 500)
         return status, answer
 
 

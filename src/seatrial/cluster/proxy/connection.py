@@ -256,6 +256,4 @@ class Connection:
         self.proxy.forget(self)
 
     def _event(self, event: str, **fields: object) -> None:
-        self.proxy.events.add(
-            event, proxy=self.proxy.name, connection=self.number, caller=self.caller, **fields
-        )
+        self.proxy.events.add(event, proxy=self.proxy.name, connection=self.number, caller=self.caller, **fields)

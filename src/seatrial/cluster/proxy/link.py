@@ -120,19 +120,23 @@ class Link:
         """
         if list(toxics) == self._toxics:
             return
-        # From the sink's end, so that what one stage lets go is not caught by another that goes too.
+        # From the sink's end, and past the stages that go too: what one lets go must not be caught by another.
+        following: Receiver = self
         for toxic, stage in reversed(list(zip(self._toxics, self.stages, strict=True))):
-            if toxic not in toxics:
-                stage.release()
-                stage.cancel()
+            stage.next = following
+            if toxic in toxics:
+                following = stage
+                continue
+            stage.release()
+            stage.cancel()
             if self._cancelled:  # what was let go has ended the connection
                 return
         staying = dict(zip(self._toxics, self.stages, strict=True))
         new = [toxic for toxic in toxics if toxic not in staying]
         self._toxics = list(toxics)
         self.stages = [staying[toxic] if toxic in staying else make(toxic) for toxic in toxics]
-        following: list[Receiver] = [*self.stages[1:], self]
-        for stage, receiver in zip(self.stages, following, strict=False):
+        receivers: list[Receiver] = [*self.stages[1:], self]
+        for stage, receiver in zip(self.stages, receivers, strict=False):
             stage.next = receiver
         self.head = self.stages[0] if self.stages else self
         for toxic, stage in list(zip(self._toxics, self.stages, strict=True)):
