@@ -218,9 +218,10 @@ def _session(request: Request) -> Session:
     client, sequence = request.headers.get("seatrial-client-id"), request.headers.get("seatrial-sequence")
     if client is None and sequence is None:
         return None
-    if not client or sequence is None or not sequence.isdigit() or int(sequence) == 0:
-        raise BadRequest("Seatrial-Client-Id (any text) and Seatrial-Sequence (1, 2, 3, …) go together")
-    return client.encode(), int(sequence)
+    name = (client or "").encode()
+    if not 0 < len(name) <= 255 or sequence is None or not sequence.isdigit() or not 0 < int(sequence) < 1 << 63:
+        raise BadRequest("Seatrial-Client-Id (1 to 255 bytes) and Seatrial-Sequence (1, 2, 3, …) go together")
+    return name, int(sequence)
 
 
 class BearerToken:

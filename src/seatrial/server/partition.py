@@ -63,6 +63,10 @@ class HostedPartition:
         return self.replica.node.is_leader and self.replica.applied_term == self.replica.node.term
 
     @property
+    def is_catching_up(self) -> bool:
+        return self.replica.node.commit_index > self.replica.last_applied
+
+    @property
     def leader_id(self) -> int:
         return self.replica.node.leader or -1
 

@@ -1,0 +1,161 @@
+"""Throughput and latency of acks=all produce into three nodes on this machine, for both durabilities.
+
+1 KB records in 64 KB batches, by confluent-kafka's own producer in a process of its own, topic with one partition and
+replication factor 3.  Everything shares this machine's cores and disk: figures are lower bounds for separate hosts.
+Usage: python benchmarks/produce.py [--seconds 8] [--durability fsync|os|both] [--directory DIR] [--profile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+RECORD = os.urandom(1000)
+TOPIC = "produce-benchmark"
+
+
+@contextmanager
+def cluster(directory: Path, durability: str) -> Iterator[list[str]]:
+    """Three nodes; their Kafka addresses."""
+    prefix = f"127.{100 + os.getpid() % 20}.{1 + os.getpid() // 20 % 250}"
+    peers = ",".join(f"{n}@{prefix}.{n}:7101" for n in (1, 2, 3))
+    processes = []
+    for node in (1, 2, 3):
+        host = f"{prefix}.{node}"
+        command = [
+            sys.executable, "-m", "seatrial.server", "--node-id", str(node), "--peers", peers,
+            "--raft-addr", f"{host}:7101", "--kafka-addr", f"{host}:9092", "--http-addr", f"{host}:9644",
+            "--data-dir", str(directory / str(node)), "--durability", durability, "--log-level", "warning",
+        ]  # fmt: skip
+        processes.append(subprocess.Popen(command))
+    try:
+        addresses = [f"{prefix}.{n}:9092" for n in (1, 2, 3)]
+        for address in addresses:
+            wait_for_port(address)
+        yield addresses
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(10)
+
+
+def wait_for_port(address: str) -> None:
+    host, port = address.rsplit(":", 1)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def create_topic(bootstrap: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    deadline = time.monotonic() + 20
+    while True:
+        future = admin.create_topics([NewTopic(TOPIC, num_partitions=1, replication_factor=3)])[TOPIC]
+        try:
+            future.result(5)
+            return
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def measure(bootstrap: str, seconds: float, in_flight: int) -> tuple[float, list[float]]:
+    """(MB/s, delivery latencies in seconds of every 64th record)."""
+    latencies: list[float] = []
+    failed = 0
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "acks": "all",
+            "linger.ms": 5,
+            "batch.size": 65_536,
+            "batch.num.messages": 64,
+            "max.in.flight.requests.per.connection": in_flight,
+            "queue.buffering.max.messages": 4_000,
+        }
+    )
+
+    def delivered_at(begun: float) -> Callable[[object, object], None]:
+        def delivered(error: object, _message: object) -> None:
+            nonlocal failed
+            if error is not None:
+                failed += 1
+            latencies.append(time.perf_counter() - begun)
+
+        return delivered
+
+    def run(until: float) -> int:
+        sent = 0
+        while time.perf_counter() < until:
+            try:
+                if sent % 64 == 0:
+                    producer.produce(TOPIC, RECORD, on_delivery=delivered_at(time.perf_counter()))
+                else:
+                    producer.produce(TOPIC, RECORD)
+                sent += 1
+                if sent % 256 == 0:
+                    producer.poll(0)
+            except BufferError:
+                producer.poll(0.001)
+        return sent
+
+    run(time.perf_counter() + 1.0)
+    producer.flush(30)
+    latencies.clear()
+    begun = time.perf_counter()
+    sent = run(begun + seconds)
+    left = producer.flush(30)
+    took = time.perf_counter() - begun
+    assert left == 0 and failed == 0, f"{left} records not delivered, {failed} failed"
+    return sent * len(RECORD) / took / 1e6, latencies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--durability", choices=("fsync", "os", "both"), default="both")
+    parser.add_argument("--in-flight", type=int, default=5)
+    parser.add_argument("--directory", type=Path, default=None)
+    options = parser.parse_args()
+    durabilities = ("fsync", "os") if options.durability == "both" else (options.durability,)
+    for durability in durabilities:
+        with (
+            tempfile.TemporaryDirectory(dir=options.directory) as directory,
+            cluster(Path(directory), durability) as addresses,
+        ):
+            bootstrap = ",".join(addresses)
+            create_topic(bootstrap)
+            rate, latencies = measure(bootstrap, options.seconds, options.in_flight)
+            cuts = statistics.quantiles(latencies, n=100)
+            print(
+                f"produce durability={durability:5} nodes=3 acks=all 1KB/64KB: {rate:6.1f} MB/s"
+                f"  delivery p50 {cuts[49] * 1e3:.1f} ms  p99 {cuts[98] * 1e3:.1f} ms",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
