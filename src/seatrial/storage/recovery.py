@@ -144,6 +144,8 @@ class Recovery:
         replay = _Replay()
         for sequence, name in run.items():
             content = self._read(name)
+            if replay.problem is not None and self._goes_on(replay, sequence, content):
+                replay.problem = None
             if replay.problem is None:
                 self._replay_segment(replay, sequence, content)
                 behind = replay.end.offset if replay.end.sequence == sequence else 0
@@ -153,6 +155,11 @@ class Recovery:
                 for batch in whole_batches(content, self._group, sequence, behind):
                     replay.durable = max(replay.durable, batch.durable)
         return replay
+
+    def _goes_on(self, replay: _Replay, sequence: int, content: bytes) -> bool:
+        """Whether the problem lies behind the previous segment's last frame, where this segment takes over."""
+        batch = first_batch(content, self._group, sequence)
+        return batch is not None and replay.end == Place(sequence - 1, batch.previous_end)
 
     def _replay_segment(self, replay: _Replay, sequence: int, content: bytes) -> None:
         scan = FrameScan(content, self._group, sequence)
