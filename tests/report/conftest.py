@@ -189,8 +189,8 @@ class SyntheticRun:
         return [
             {
                 "name": "nonlinearizable",
-                "message": f"node {read.node} answered a linearizable read on key {read.key} with {read.value} although "
-                f"{before[-1].value} had been written and acknowledged before the read began",
+                "message": f"node {read.node} answered a linearizable read on key {read.key} with {read.value} "
+                f"although {before[-1].value} had been written and acknowledged before the read began",
                 "ops": [w.index for w in before] + [unknown.index, read.index],
                 "key": read.key, "node": read.node, "time_ns": read.time_ns,
                 "detail": {"kind": "stale-read", "core": [{"op": 1, "certain": True}]},
@@ -219,7 +219,7 @@ class SyntheticRun:
         count = {kind: sum(o.kind == kind for o in self.outages) for kind in ("partition", "kill", "pause", "latency")}
         return {
             "validity": validity, "seed": 7, "system": "own", "environment": "local",
-            "replay": "seatrial run --system own --workload log,kv --faults partition,kill,pause --duration 30s --seed 7",
+            "replay": "seatrial run --system own --workload log,kv --faults partition,kill --duration 30s --seed 7",
             "started": "2026-11-21T04:30:00Z", "duration_s": self.seconds, "workloads": ["log", "kv"],
             "stats": {"operations": len(self.ops) // 2, "ports": "127.77.13.0/24"},
             "checkers": checkers,
@@ -228,7 +228,7 @@ class SyntheticRun:
 
     def _log(self, node: int) -> str:
         events = (
-            {"time_ms": 1000 * place, "level": "info", "event": "role_changed", "group": "kv", "term": place, "node": node}
+            {"time_ms": 1000 * place, "event": "role_changed", "group": "kv", "term": place, "node": node}
             for place in range(30)
         )
         return "".join(json.dumps(event) + "\n" for event in events)

@@ -81,8 +81,14 @@ def load_summary(path: Path) -> RunSummary:
         raise MalformedVerdict(f"{path}: {error}") from error
 
 
-def one_sentence(summary: RunSummary, *, acknowledged: int) -> str:
-    """Why the verdict is what it is, for people who read nothing else."""
+def one_sentence(summary: RunSummary, *, acknowledged: int | None = None) -> str:
+    """Why the verdict is what it is, for people who read nothing else.
+
+    `acknowledged`: operations, where the caller counted them; otherwise as the run's own assumptions counted them.
+    """
+    if acknowledged is None:
+        counted = [c.stats["acknowledged"] for c in summary.checkers if isinstance(c.stats.get("acknowledged"), int)]
+        acknowledged = counted[0] if counted else None
     found = summary.anomalies
     if summary.validity == "INVALID" and found:
         first = found[0][1].message or found[0][1].name
@@ -97,7 +103,8 @@ def one_sentence(summary: RunSummary, *, acknowledged: int) -> str:
         bit = sum(summary.faults.bit.values())
         under = f", under {bit:,} fault{'' if bit == 1 else 's'} that left evidence" if bit else ", without any fault"
         kept = f"{len(summary.checkers)} checkers" if len(summary.checkers) != 1 else "The checker"
-        return f"{kept} found every promise kept in {acknowledged:,} acknowledged operations{under}."
+        of = "" if acknowledged is None else f" in {acknowledged:,} acknowledged operations"
+        return f"{kept} found every promise kept{of}{under}."
     return "This run has no verdict (yet): it is still going on, or it was cut off. What it recorded so far is below."
 
 

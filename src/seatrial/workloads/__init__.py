@@ -7,6 +7,7 @@ from seatrial.workloads.base import (
     Generator,
     Request,
     SetupFailed,
+    Unsupported,
     Workload,
 )
 from seatrial.workloads.recorder import Recorder
@@ -23,6 +24,7 @@ __all__ = [
     "Request",
     "SetupFailed",
     "UnknownWorkload",
+    "Unsupported",
     "Workload",
     "by_name",
     "by_names",

@@ -87,7 +87,8 @@ class Workload(Protocol):
         """Operations a second, over all clients; 0: as fast as they can."""
 
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
-        """Create topics, fill keys; retried until the deadline.  Raises SetupFailed that says what it last saw."""
+        """Create topics, fill keys; retried until the deadline.  Raises SetupFailed that says what it
+        last saw, or Unsupported."""
 
     def generator(self, rng: Rng) -> Generator: ...
 
@@ -101,5 +102,9 @@ class Workload(Protocol):
         """Judges of this workload's operations; each picks them out of the whole run's history itself."""
 
 
-class SetupFailed(Exception):
+class SetupFailed(TimeoutError):
     """A workload could not be prepared before its deadline, so that nothing was tried."""
+
+
+class Unsupported(ValueError):
+    """The system does not speak what the workload's clients speak; no waiting will help."""

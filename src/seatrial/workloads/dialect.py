@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import httpx
 
-from seatrial.workloads.base import Endpoint, SetupFailed
+from seatrial.workloads.base import Endpoint, SetupFailed, Unsupported
 from seatrial.workloads.http_outcomes import open_client
 
 RETRY_S = 0.1
@@ -25,10 +25,10 @@ class Dialect(StrEnum):
 
 
 def with_http(endpoints: Sequence[Endpoint], workload: str) -> list[Endpoint]:
-    """The nodes that speak HTTP.  Raises SetupFailed when none does."""
+    """The nodes that speak HTTP.  Raises Unsupported when none does."""
     found = [endpoint for endpoint in endpoints if endpoint.http is not None]
     if not found:
-        raise SetupFailed(f"workload {workload} needs HTTP, and no node of this system has an HTTP address")
+        raise Unsupported(f"workload {workload} needs HTTP, and no node of this system has an HTTP address")
     return found
 
 

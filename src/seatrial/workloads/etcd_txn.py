@@ -15,7 +15,7 @@ import httpx
 from seatrial.checkers.base import Checker
 from seatrial.checkers.linearizability import Linearizability
 from seatrial.env import Rng
-from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, SetupFailed
+from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, SetupFailed, Unsupported
 from seatrial.workloads.dialect import Dialect, find_dialect, with_http
 from seatrial.workloads.etcd_client import FILLED, EtcdClient
 from seatrial.workloads.etcd_gateway import EtcdError, put_of, transact
@@ -63,7 +63,7 @@ class TxnWorkload:
         speaking = with_http(endpoints, self.name)
         deadline = asyncio.get_running_loop().time() + timeout
         if await find_dialect(speaking, timeout=timeout) is not Dialect.ETCD:
-            raise SetupFailed("workload kv-txn speaks etcd's gateway only; use the workload kv for this system")
+            raise Unsupported("workload kv-txn speaks etcd's gateway only; use the workload kv for this system")
         async with open_client() as http:
             for first in range(0, len(self._keys), PUTS_PER_TRANSACTION):
                 await _fill(http, speaking, self._keys[first : first + PUTS_PER_TRANSACTION], deadline)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seatrial.checkers.base import Checker
+from seatrial.checkers.partition_log import PartitionLog
 from seatrial.env import Rng
-from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, SetupFailed
+from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, Unsupported
 from seatrial.workloads.kafka_clients import AppendClient, PollClient
 from seatrial.workloads.kafka_final import FinalReadClient
 from seatrial.workloads.kafka_settings import bootstrap
 from seatrial.workloads.kafka_topic import create_topic
+from seatrial.workloads.scoped import ScopedChecker
 
 POLLS_PER_ASSIGNMENT = 60
 
@@ -75,7 +77,7 @@ class LogWorkload:
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
         speaking = [endpoint for endpoint in endpoints if endpoint.kafka is not None]
         if not speaking:
-            raise SetupFailed("workload log needs Kafka, and no node of this system has a Kafka address")
+            raise Unsupported("workload log needs Kafka, and no node of this system has a Kafka address")
         await create_topic(
             speaking,
             self._topic,
@@ -105,4 +107,4 @@ class LogWorkload:
         ]
 
     def checkers(self) -> Sequence[Checker]:
-        raise NotImplementedError
+        return (ScopedChecker(PartitionLog(), self.name, f"{self._topic}/"),)
