@@ -7,11 +7,12 @@ Knows nothing of words: rows in, rows out.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from seatrial.checkers.columns import OK, Row
+from seatrial.checkers.columns import CAS, INFO, OK, READ, Row
 from seatrial.checkers.schedule import Limits
 from seatrial.checkers.weakening import ANY_STATE, cut_left, cut_right, doubt, drop_unneeded, refuted
 
@@ -40,11 +41,39 @@ def minimise(rows: Iterable[Row], initial: int, limits: Limits) -> Core | None:
 
 
 def evidence_rows(rows: Iterable[Row], starts: Iterable[int], ends: Iterable[int]) -> list[Row]:
-    """What remains when all certain operations but those with these starts or ends are doubted."""
-    shown_starts, shown_ends = frozenset(starts), frozenset(ends)
+    """What remains when all certain operations are doubted but those with these starts or ends.
+
+    Where one of those is itself of unknown outcome, what proves that it happened is kept as well.
+    """
     kept = list(rows)
+    shown_starts, shown_ends = set(starts), frozenset(ends)
+    unknown = {row.new for row in kept if row.start in shown_starts and row.status == INFO}
+    shown_starts |= _observers(kept, unknown)
     others = {row.start for row in kept if row.start not in shown_starts and row.end not in shown_ends}
     return doubt(kept, others)
+
+
+def _observers(rows: Sequence[Row], values: set[int]) -> set[int]:
+    """Starts of certain operations that found these values, or that found what an unknown swap made of them."""
+    if not values:
+        return set()
+    by_value: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.kind in (READ, CAS):
+            by_value[row.old].append(row)
+    found: set[int] = set()
+    reached = set(values)
+    work = list(values)
+    while work:
+        observers = by_value[work.pop()]
+        certain = [row.start for row in observers if row.status == OK]
+        if certain:
+            found.add(certain[0])
+            continue
+        further = {row.new for row in observers} - reached
+        reached |= further
+        work += further
+    return found
 
 
 def _earliest_right(rows: list[Row], initial: int, limits: Limits) -> list[Row]:

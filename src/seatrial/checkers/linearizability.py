@@ -148,7 +148,7 @@ class Linearizability:
         if core is None:
             decision = decide(rows, INITIAL, limits)
             assert decision.linearizable is not True, f"zone check and search disagree on key {columns.key!r}"
-            core = Core(tuple(shown), INITIAL)
+            core = Core(decision.core or tuple(shown), decision.core_initial if decision.core else INITIAL)
         return core
 
 

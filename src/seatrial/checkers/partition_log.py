@@ -64,10 +64,11 @@ class PartitionLog:
                 validity=Validity.UNKNOWN, reason="nothing to check: no append was acknowledged", stats=stats
             )
         unseen = [anomaly for partition in judged for anomaly in partition.unseen()]
-        unread = [gap for partition in judged for gap in partition.unread_nodes()]
+        unread = [anomaly for partition in judged for anomaly in partition.unread_nodes()]
         if unseen or unread:
-            reason = "; ".join([*(anomaly.message for anomaly in unseen[:3]), *unread[:3]])
-            return verdict(validity=Validity.UNKNOWN, anomalies=tuple(unseen), reason=reason, stats=stats)
+            unchecked = (*unseen[:_SHOWN_MAX], *unread[:_SHOWN_MAX])
+            reason = "; ".join(anomaly.message for anomaly in unchecked)
+            return verdict(validity=Validity.UNKNOWN, anomalies=unchecked, reason=reason, stats=stats)
         return verdict(validity=Validity.VALID, stats=stats)
 
 
@@ -258,11 +259,13 @@ class _Partition:
         if missed:
             yield self._anomaly(
                 "unseen",
-                f"{len(missed)} acknowledged records of {self.key} were never read, the first is {missed[0].value!r}",
+                f"acknowledged records of {self.key} were never read: {len(missed)}, the first is {missed[0].value!r}",
                 missed[0].start,
                 missed[0].end,
             )
 
-    def unread_nodes(self) -> Iterator[str]:
-        for node in sorted(self.records.unread_nodes):
-            yield f"no final read of {self.key} on node {node} was complete"
+    def unread_nodes(self) -> Iterator[Anomaly]:
+        """Nodes that were asked for all that they have, and never gave it."""
+        for node, op in sorted(self.records.unread_nodes.items()):
+            message = f"no final read of {self.key} on node {node} was complete"
+            yield self._anomaly("unread-node", message, op, node=node)

@@ -15,9 +15,9 @@ make the question a disjunction: the search decides it).  Knows nothing of histo
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeAlias
 
 from seatrial.checkers.columns import CAS, FAIL, INITIAL, MISMATCH, NEVER, OK, READ, Columns
 
@@ -39,12 +39,9 @@ class Violation(NamedTuple):
     ends: tuple[int, ...] = ()
 
 
-class Zone(NamedTuple):
-    """The span that a block of operations must, or can, occupy."""
-
-    first_end: int
-    last_start: int
-    value: int  # the first value of its chain
+# The span that a block of operations must (forward) or can (backward) occupy: its first end, its last start and the
+# first value of its chain.  Plain tuples: there is one for each value, and building them is most of the work.
+Zone: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -57,7 +54,7 @@ class _Blocks:
     read_start: list[int]  # the latest start of a read of it; BEFORE_ALL where nobody read it
     source: list[int]  # the value that the compare-and-set which wrote it started from, or NONE
     successor: list[int]  # the value that an effective compare-and-set from it wrote, or NONE
-    chained: bool = field(default=False)  # whether there was any compare-and-set
+    chained: bool  # whether there was any compare-and-set
 
 
 def check_unique(columns: Columns) -> Violation | None:
@@ -115,27 +112,25 @@ def _two_cas(value: int, start: int, other_start: int) -> Violation:
 def _settle_observed(blocks: _Blocks) -> Violation | None:
     """Give every observed value its writer; a compare-and-set of unknown outcome did happen if its value was seen."""
     write_start, source, successor = blocks.write_start, blocks.source, blocks.successor
-    observed = [
-        value
-        for value, (start, following) in enumerate(zip(blocks.read_start, successor, strict=True))
-        if start != BEFORE_ALL or following != NONE
-    ]
-    if not blocks.chained:
-        for value in observed:
-            if write_start[value] == UNWRITTEN:
-                return _phantom(blocks, value)
-        return None
-    while observed:
-        value = observed.pop()
-        if write_start[value] == UNWRITTEN:
+    for value, (written, read, following) in enumerate(zip(write_start, blocks.read_start, successor, strict=True)):
+        if written == UNWRITTEN and (read != BEFORE_ALL or following != NONE):
             return _phantom(blocks, value)
+    if not blocks.chained:
+        return None
+    unknown = [value for value, end in enumerate(blocks.write_end) if end == NEVER and source[value] != NONE]
+    happened = [value for value in unknown if blocks.read_start[value] != BEFORE_ALL or successor[value] != NONE]
+    while happened:
+        value = happened.pop()
         origin = source[value]
-        if origin == NONE or successor[origin] == value:
+        if successor[origin] == value:
             continue
         if successor[origin] != NONE:
             return _two_cas(origin, write_start[successor[origin]], write_start[value])
         successor[origin] = value
-        observed.append(origin)
+        if write_start[origin] == UNWRITTEN:
+            return _phantom(blocks, origin)
+        if blocks.write_end[origin] == NEVER and source[origin] != NONE:
+            happened.append(origin)
     return None
 
 
@@ -146,40 +141,58 @@ def _phantom(blocks: _Blocks, value: int) -> Violation:
 
 
 def _zones(blocks: _Blocks) -> list[Zone] | Violation:
-    write_start, write_end = blocks.write_start, blocks.write_end
-    read_start, read_end, successor = blocks.read_start, blocks.read_end, blocks.successor
+    read_start, successor = blocks.read_start, blocks.successor
     zones: list[Zone] = []
     linked = 0
-    for root, (last_start, first_end, origin) in enumerate(zip(write_start, write_end, blocks.source, strict=True)):
+    for root, (last_start, first_end, end, origin) in enumerate(
+        zip(blocks.write_start, blocks.write_end, blocks.read_end, blocks.source, strict=True)
+    ):
         if last_start == UNWRITTEN or origin != NONE:
             continue
-        value = root
-        following = successor[value]
-        end = read_end[value]
-        if first_end == NEVER == end and following == NONE:
+        if end < last_start:
+            return Violation("order-inside-chain", (root,), (last_start,), (end,))
+        if end < first_end:
+            first_end = end
+        elif first_end == NEVER and successor[root] == NONE:
             continue  # of unknown outcome, and observed by nobody: it may as well never have happened
-        while True:
-            if end < last_start:
-                return Violation("order-inside-chain", (root, value), (last_start,), (end,))
-            if end < first_end:
-                first_end = end
-            if read_start[value] > last_start:
-                last_start = read_start[value]
-            if following == NONE:
-                break
-            linked += 1
-            value = following
-            end = write_end[value]
-            if end < last_start:
-                return Violation("order-inside-chain", (root, value), (last_start,), (end,))
-            if end < first_end:
-                first_end = end
-            if write_start[value] > last_start:
-                last_start = write_start[value]
-            end = read_end[value]
-            following = successor[value]
-        zones.append(Zone(first_end, last_start, root))
-    return zones if not blocks.chained else _rootless(blocks, linked) or zones
+        if read_start[root] > last_start:
+            last_start = read_start[root]
+        if successor[root] == NONE:
+            zones.append((first_end, last_start, root))
+            continue
+        chain = _chain_zone(blocks, root, first_end, last_start)
+        if isinstance(chain, Violation):
+            return chain
+        zone, length = chain
+        zones.append(zone)
+        linked += length
+    return (_rootless(blocks, linked) if blocks.chained else None) or zones
+
+
+def _chain_zone(blocks: _Blocks, root: int, first_end: int, last_start: int) -> tuple[Zone, int] | Violation:
+    """The zone of a chain whose first block is given, and how many compare-and-sets it has."""
+    write_start, write_end = blocks.write_start, blocks.write_end
+    read_start, read_end, successor = blocks.read_start, blocks.read_end, blocks.successor
+    length = 0
+    value = successor[root]
+    while value != NONE:
+        length += 1
+        end = write_end[value]
+        if end < last_start:
+            return Violation("order-inside-chain", (root, value), (last_start,), (end,))
+        if end < first_end:
+            first_end = end
+        if write_start[value] > last_start:
+            last_start = write_start[value]
+        end = read_end[value]
+        if end < last_start:
+            return Violation("order-inside-chain", (root, value), (last_start,), (end,))
+        if end < first_end:
+            first_end = end
+        if read_start[value] > last_start:
+            last_start = read_start[value]
+        value = successor[value]
+    return (first_end, last_start, root), length
 
 
 def _rootless(blocks: _Blocks, linked: int) -> Violation | None:
@@ -202,29 +215,20 @@ def _rootless(blocks: _Blocks, linked: int) -> Violation | None:
 
 
 def _conflict(zones: list[Zone]) -> Violation | None:
-    forward = [zone for zone in zones if zone[0] < zone[1]]
+    forward = sorted([zone for zone in zones if zone[0] < zone[1]])
     if not forward:
         return None
-    forward.sort(key=itemgetter(0))
-    earlier = forward[0]
-    for zone in forward[1:]:
+    for earlier, zone in pairwise(forward):
         if zone[0] < earlier[1]:
             return _clash("overlapping-values", earlier, zone)
-        earlier = zone
     first_ends = [zone[0] for zone in forward]
-    for zone in zones:
-        first_end, last_start, _ = zone
+    for first_end, last_start, value in zones:
         if first_end >= last_start:
             position = bisect_left(first_ends, last_start) - 1
             if position >= 0 and first_end < forward[position][1]:
-                return _clash("value-inside-another", forward[position], zone)
+                return _clash("value-inside-another", forward[position], (first_end, last_start, value))
     return None
 
 
 def _clash(kind: str, one: Zone, other: Zone) -> Violation:
-    return Violation(
-        kind,
-        (one.value, other.value),
-        (one.last_start, other.last_start),
-        (one.first_end, other.first_end),
-    )
+    return Violation(kind, (one[2], other[2]), (one[1], other[1]), (one[0], other[0]))

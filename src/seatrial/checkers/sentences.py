@@ -74,7 +74,13 @@ class _Teller:
         accused = self.accused
         found = None
         if accused.kind in (READ, CAS):
-            found = self._never_written() or self._two_swaps() or self._overwritten() or self._came_back()
+            found = (
+                self._never_written()
+                or self._two_swaps()
+                or self._overwritten()
+                or self._came_back()
+                or self._two_at_once()
+            )
         elif accused.kind == MISMATCH:
             found = self._wrong_mismatch()
         kind, sentence = found or ("impossible-order", self._listing())
@@ -154,13 +160,15 @@ class _Teller:
 
     def _came_back(self) -> tuple[str, str] | None:
         """The value had been there, then another was seen, and now it is back, though it was written but once."""
-        if len(self.makers) > 1:
-            return None
         value = self.accused.old
+        # Without a maker in the core the value was there when the core began, and cannot return once it has gone.
+        makeable = any(row.new == value and row.kind in (WRITE, CAS) for row in self.core.rows)
+        if makeable and len(self.makers) > 1:
+            return None
         for row in reversed(self.earlier):
             if row.kind != READ or row.old == value:
                 continue
-            there_before = value == INITIAL or any(
+            there_before = not makeable or any(
                 value in (other.old, other.new) and other.end < row.start for other in self.certain
             )
             if there_before:
@@ -172,6 +180,16 @@ class _Teller:
                     f"value {self._value(row.old)} before the {self._noun()} began",
                 )
         return None
+
+    def _two_at_once(self) -> tuple[str, str] | None:
+        """Two operations under way together, and no write that was could lead from one's value to the other's."""
+        if len(self.certain) != 2 or self.earlier or self.core.initial != ANY_STATE:
+            return None
+        return (
+            "stale-read",
+            f"{self._deed(self.accused)} while at the same time {self._told(self.certain[0])}, and no write that was "
+            "under way then explains both",
+        )
 
     def _wrong_mismatch(self) -> tuple[str, str] | None:
         value = self.accused.old

@@ -1,0 +1,8 @@
+"""What the checkers' tests share: the reference search and the random histories, which live with the benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
