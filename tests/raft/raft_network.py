@@ -175,6 +175,7 @@ class Host:
         while self.up and self.node.has_ready():
             ready = self.node.ready()
             self.readys.append(ready)
+            self.network.took_ready(self, ready)
             self.network.send(ready.messages)
             self.disk.save(ready)
             self.saving.append(ready)
@@ -375,6 +376,9 @@ class Network:
 
     def has_leader(self) -> bool:
         return any(h.up and h.node.is_leader for h in self.hosts.values())
+
+    def took_ready(self, host: Host, ready: Ready) -> None:
+        """For those who want to watch."""
 
     # -- safety (figure 3) -------------------------------------------------------------------------------------------
 
