@@ -1,0 +1,164 @@
+"""The command line.  Each command reads its arguments and calls one function elsewhere.
+
+Rule: exit status 0 VALID, 1 INVALID, 2 UNKNOWN or could not run, 64 usage; with --json one JSON object on stdout and
+nothing else there.  Knows nothing of how anything is done, and imports nothing before it is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from seatrial.trial.model import BadTrial, Trial, parse_duration
+
+USAGE_ERROR = 64
+COULD_NOT_RUN = 2
+INTERRUPTED = 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+
+
+def main() -> NoReturn:
+    """Run the command in sys.argv and exit with its status."""
+    sys.exit(run_arguments(sys.argv[1:]))
+
+
+def run_arguments(arguments: list[str]) -> int:
+    """Run one command line and return its exit status."""
+    try:
+        result = typer.main.get_command(_app()).main(args=arguments, prog_name="seatrial", standalone_mode=False)
+    except typer.TyperException as error:  # commands return their status; only bad usage is raised
+        return _complain(f"{error.format_message()}  (see `seatrial --help`)", USAGE_ERROR)
+    except BadTrial as error:
+        return _complain(str(error), USAGE_ERROR)
+    except (typer.Abort, KeyboardInterrupt):
+        return _complain("interrupted; everything that was started has been stopped", INTERRUPTED)
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"seatrial: {message}", file=sys.stderr)
+    return status
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        help="Sea trials for Raft clusters: start a real cluster, break it on purpose, prove whether it kept its word.",
+    )
+    for function in (run, up, check, report):
+        app.command()(function)
+    app.command(name="list")(catalogue)
+    # For `--help` only: the launcher takes these two before this module is imported.
+    app.command(context_settings={"ignore_unknown_options": True})(serve)
+    app.command(context_settings={"ignore_unknown_options": True})(proxy)
+    return app
+
+
+def run(
+    trial_file: Annotated[Path | None, typer.Argument(help="A trial file; the options below override it.")] = None,
+    *,
+    system: Annotated[str | None, typer.Option(help="What to try: see `seatrial list systems`.")] = None,
+    system_version: Annotated[str | None, typer.Option(help="Which version of the system.")] = None,
+    etcd_version: Annotated[str | None, typer.Option(help="Short for --system-version with --system etcd.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many nodes.")] = None,
+    workload: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list workloads`.")] = None,
+    faults: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list faults`.")] = None,
+    duration: Annotated[str | None, typer.Option(help="How long to break things, e.g. 30s or 2m.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every random choice; printed when drawn.")] = None,
+    env: Annotated[str | None, typer.Option(help="local, sim or netns: see `seatrial list environments`.")] = None,
+    unavailability_max: Annotated[
+        str | None, typer.Option(help="INVALID if no operation succeeds for longer while a majority is connected.")
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE for the system's driver; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; a fresh one under runs/ by default.")] = None,
+    json: Json = False,
+) -> int:
+    """Run a trial: a cluster, clients, faults, a verdict and a report."""
+    from seatrial.trial.command import run_command
+
+    if etcd_version is not None and system not in (None, "etcd"):
+        raise BadTrial(f"--etcd-version goes with --system etcd, not with {system}")
+    changes = {
+        "system": system or ("etcd" if etcd_version is not None else None),
+        "version": system_version or etcd_version,
+        "nodes": nodes,
+        "workloads": None if workload is None else _words(workload),
+        "faults": None if faults is None else _words(faults),
+        "duration_s": None if duration is None else parse_duration(duration),
+        "seed": seed,
+        "environment": env,
+        "unavailability_max_s": None if unavailability_max is None else parse_duration(unavailability_max),
+        "options": None if option is None else dict(map(_key_and_value, option)),
+    }
+    base = Trial.load(trial_file) if trial_file is not None else None
+    return run_command(base, {k: v for k, v in changes.items() if v is not None}, out=out, json=json)
+
+
+def up(
+    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 3,
+    directory: Annotated[
+        Path | None, typer.Option(help="Keep the data here; without it, it is removed at the end.")
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE for the driver; repeatable.")] = None,
+) -> int:
+    """Start a cluster any Kafka client can use; it lives until Ctrl-C."""
+    from seatrial.trial.up import up_command
+
+    return up_command(nodes=nodes, directory=directory, options=dict(map(_key_and_value, option or [])))
+
+
+def check(
+    history: Annotated[Path, typer.Argument(help="A history.jsonl.")],
+    *,
+    model: Annotated[str, typer.Option(help="What it must be: see `seatrial list checkers`.")] = "kv",
+    json: Json = False,
+) -> int:
+    """Check a stored history again."""
+    from seatrial.trial.recheck import check_command
+
+    return check_command(history, model=model, json=json)
+
+
+def report(run_directory: Annotated[Path, typer.Argument(help="A run directory, finished or not.")]) -> int:
+    """Write report.html of a run directory anew, and print its path."""
+    from seatrial.trial.recheck import report_command
+
+    return report_command(run_directory)
+
+
+def catalogue(
+    what: Annotated[str, typer.Argument(help="systems, faults, workloads, checkers or environments.")],
+    *,
+    json: Json = False,
+) -> int:
+    """List what there is, and what this machine lacks for it."""
+    from seatrial.trial.catalogue import catalogue_command
+
+    return catalogue_command(what, json=json)
+
+
+def serve() -> int:
+    """One node of our own cluster (`seatrial serve --help` lists its options)."""
+    raise AssertionError("the launcher takes `serve`")
+
+
+def proxy() -> int:
+    """The Toxiproxy-compatible proxy alone (`seatrial proxy --help` lists its options)."""
+    raise AssertionError("the launcher takes `proxy`")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _key_and_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BadTrial(f"--option {text!r}: write KEY=VALUE")
+    return key, value

@@ -1,0 +1,67 @@
+"""`seatrial run`: from options to an exit status.
+
+Rule: the seed and the replay command are printed before anything is started; stdout carries the JSON object alone
+when that was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_library
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from seatrial.checkers.base import Validity
+from seatrial.env import fresh_seed
+from seatrial.history import Json
+from seatrial.report.console import Console
+from seatrial.rundir import RunDirectory
+from seatrial.trial.model import BadTrial, Trial
+from seatrial.trial.run import CouldNotRun, run_trial
+from seatrial.trial.verdict import EXIT_STATUS
+
+COULD_NOT_RUN = 2
+
+
+def run_command(base: Trial | None, changes: dict[str, Json], *, out: Path | None, json: bool) -> int:
+    """Build the trial from a file's fields and the options that override them, run it, print the verdict.
+
+    Raises BadTrial for what makes no sense.  Returns the exit status.
+    """
+    if base is None and "seed" not in changes:
+        changes = changes | {"seed": fresh_seed()}
+    trial = build_trial(base, changes)
+    run = RunDirectory(out if out is not None else _fresh_directory(trial))
+    if run.history.exists():
+        raise BadTrial(f"{run.root} already holds a run; give another --out")
+    console = Console(sys.stderr, quiet=json)
+    console.begin(trial.command())
+    try:
+        verdict = asyncio.run(run_trial(trial, run, console=console))
+    except CouldNotRun as error:
+        print(f"seatrial: could not run: {error}", file=sys.stderr)
+        if json:
+            print(json_library.dumps({"validity": "UNKNOWN", "reason": str(error), "seed": trial.seed}))
+        return COULD_NOT_RUN
+    finally:
+        console.close()
+    if json:
+        print(json_library.dumps(verdict))
+    else:
+        Console(sys.stdout).verdict(verdict)
+    return EXIT_STATUS[Validity[verdict["validity"]]]
+
+
+def build_trial(base: Trial | None, changes: dict[str, Json]) -> Trial:
+    """A trial with some fields replaced; the system decides the default workload.  Raises BadTrial."""
+    if base is None and "workloads" not in changes:
+        changes = changes | {"workloads": ("log", "kv") if changes.get("system", "own") == "own" else ("kv",)}
+    return msgspec.structs.replace(base or Trial(), **changes)
+
+
+def _fresh_directory(trial: Trial) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{stamp}-{trial.system}-{trial.seed}"

@@ -1,0 +1,77 @@
+"""`seatrial up`: a cluster for as long as somebody wants it.
+
+Rule: Ctrl-C and SIGTERM end it, and nothing of it is left (but the directory, where one was given).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from seatrial.cluster.cluster import Cluster
+from seatrial.cluster.errors import ClusterError
+from seatrial.cluster.spawn import spawn_cluster
+from seatrial.cluster.spec import ClusterSpec
+from seatrial.trial.model import BadTrial
+
+LEADER_TIMEOUT_S = 20.0
+WATCH_INTERVAL_S = 0.5
+
+
+def up_command(*, nodes: int, directory: Path | None, options: Mapping[str, str]) -> int:
+    """Start, print the addresses, wait.  Returns the exit status; raises BadTrial."""
+    try:
+        spec = ClusterSpec(system="own", nodes=nodes, directory=directory, options=options, links=False)
+    except ValueError as error:
+        raise BadTrial(str(error)) from error
+    try:
+        return asyncio.run(_up(spec))
+    except (ClusterError, ValueError, OSError) as error:
+        print(f"seatrial: {error}", file=sys.stderr)
+        return 2
+
+
+async def _up(spec: ClusterSpec) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with spawn_cluster(spec) as cluster:
+        await cluster.wait_for_leader(LEADER_TIMEOUT_S)
+        print(_welcome(cluster), flush=True)
+        while not stopped.is_set() and not cluster.unexpected_exits:
+            try:
+                await asyncio.wait_for(stopped.wait(), WATCH_INTERVAL_S)
+            except TimeoutError:
+                continue
+        crashes = [str(error) for error in cluster.unexpected_exits]
+        if not crashes:
+            print("stopping", flush=True)
+            await cluster.terminate_all()
+    for crash in crashes:
+        print(f"seatrial: {crash}", file=sys.stderr)
+    return 2 if crashes else 0
+
+
+def _welcome(cluster: Cluster) -> str:
+    places = {node: cluster.addresses(node) for node in cluster.nodes}
+    bootstrap = ",".join(str(at.kafka) for at in places.values())
+    first = next(iter(places.values()))
+    lines = [
+        f"node {node}  kafka {at.kafka}  http {at.http}  pid {cluster.node_state(node).pid}"
+        for node, at in places.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"bootstrap.servers={bootstrap}",
+            f"  kcat -b {bootstrap} -L",
+            f"  curl -X PUT --data hello {first.http}/api/v1/kv/greeting",
+            f"  curl {first.http}/api/v1/raft/info",
+            "",
+            "Ctrl-C ends it.",
+        ]
+    )
