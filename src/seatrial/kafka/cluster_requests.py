@@ -140,7 +140,8 @@ def _coordinator(call: Call, key_type: int) -> dict[str, Any]:
     if not found:
         text = "the cluster has no controller at the moment"
         return {"error_code": ErrorCode.COORDINATOR_NOT_AVAILABLE, "error_message": text, **nowhere}
-    return {"node_id": found[0].node_id, "host": found[0].kafka_host, "port": found[0].kafka_port}
+    node = found[0]
+    return {"error_message": None, "node_id": node.node_id, "host": node.kafka_host, "port": node.kafka_port}
 
 
 async def init_producer_id(call: Call) -> Any:
@@ -189,7 +190,7 @@ def _describe_one(call: Call, resource: Any) -> Any:
         for entry in found
         if wanted is None or entry.name in wanted
     ]
-    return result(configs=configs, **identity)
+    return result(configs=configs, error_message=None, **identity)
 
 
 def _entries(call: Call, resource_type: int, name: str) -> list[ConfigEntry] | RefusedTopic:

@@ -151,7 +151,8 @@ class _Reader:
         """Partitions to drop from a fetch session; there are no sessions here (KIP-227)."""
         for _ in range(self.count()):
             self.topic_key()
-            self.position = taken(self.data, self.position, 4 * self.count())
+            count = self.count()
+            self.position = taken(self.data, self.position, 4 * count)
             if self.flexible:
                 self.skip_tags()
 

@@ -187,6 +187,7 @@ async def _create_one(call: Call, topic: Any, *, is_repeated: bool) -> Any:
     return result(
         name=topic.name,
         topic_id=topic_id,
+        error_message=None,
         num_partitions=len(assignments),
         replication_factor=len(assignments[0]),
         configs=[
