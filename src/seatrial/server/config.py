@@ -2,18 +2,19 @@
 
 Rule: every option is one line of the table OPTIONS, so that its flag (`--raft-addr`), variable
 (`SEATRIAL_RAFT_ADDR`) and TOML key (`raft-addr`) can never differ; a bad value is refused before anything is
-opened, naming where it came from and showing a good one.  Knows nothing of how the values are used.
+opened, naming where it came from and showing a good one.  Imports as little as it can: the listening sockets wait
+for it.  Knows nothing of how the values are used.
 """
 
 from __future__ import annotations
 
 import argparse
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias
 
-from seatrial.raft.ids import NodeId
+if TYPE_CHECKING:
+    from seatrial.raft.ids import NodeId  # a type only: its package's import would triple this module's
 
 Durability: TypeAlias = Literal["fsync", "os"]
 UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
@@ -153,9 +154,10 @@ def read_peers(text: str) -> dict[NodeId, str]:
             raise ValueError(f"{item!r}: {error}; write for example {PEERS_EXAMPLE}") from None
         if not parsed.host or not parsed.port:
             raise ValueError(f"{item!r} needs a host and a port other than 0")
-        if NodeId(int(number)) in peers:
+        node_id: NodeId = int(number)  # type: ignore[assignment]
+        if node_id in peers:
             raise ValueError(f"node {number} is named twice; each node once, for example {PEERS_EXAMPLE}")
-        peers[NodeId(int(number))] = str(parsed)
+        peers[node_id] = str(parsed)
     return peers
 
 
@@ -242,6 +244,8 @@ def _text(value: object) -> str:
 
 
 def _from_file(path: str, read_file: Callable[[str], bytes]) -> dict[str, Any]:
+    import tomllib  # only where there is a file: nodes should listen soon after their start
+
     try:
         table = tomllib.loads(read_file(path).decode())
     except OSError as error:

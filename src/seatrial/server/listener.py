@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 from seatrial.env import Buffer
 from seatrial.kafka.context import ClientContext, CloseConnection
@@ -86,12 +86,11 @@ class KafkaConnection(asyncio.BufferedProtocol):
     # ---- asyncio's side --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
         name = transport.get_extra_info("peername")
         self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
         self._context = ClientContext(peer=self._peer)
-        transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
+        self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
         self._listener.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -159,9 +159,6 @@ class Node:
                 hosted.remember_for_lag(self.multiraft.now_us())
             await asyncio.sleep(SAMPLE_S)
 
-    async def wait_until_ready(self) -> None:
-        await self.broker.registered.wait()
-
     async def stop(self) -> None:
         """Give the lead away, finish what is queued for the disk, close everything."""
         await self.broker.hand_over(HAND_OVER_S)

@@ -1,27 +1,26 @@
 """The node as an operating-system process: settings, sockets, loop, signals, exit status.
 
-Rule: the listening sockets exist before the rest of the node is imported, so that a client that connects early waits
-in the kernel's queue and is not refused.  Every way out has its own exit status (EXIT_STATUS) and one line on stderr.
-Knows nothing of what the node does.
+Rule: the listening sockets exist before the rest of the node is imported (asyncio included), so that a client that
+connects early waits in the kernel's queue and is not refused.  Every way out has its own exit status (EXIT_STATUS)
+and one line on stderr.  Knows nothing of what the node does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import gc
 import os
-import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from seatrial.env import RealClock, RealFiles, Rng, fresh_seed
 from seatrial.server.config import Address, HelpShown, ServerConfig, UsageError, parse
-from seatrial.server.logs import Logger
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from seatrial.env import RealClock
+    from seatrial.server.logs import Logger
     from seatrial.server.node import Node
 
 STOP_DEADLINE_S = 4.0  # SIGTERM to exit, hand-over of leadership included
@@ -50,12 +49,21 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as error:
         print(f"seatrial serve: {error}\n(seatrial serve --help lists the options)", file=sys.stderr)
         return EXIT_STATUS["usage"]
-    clock = RealClock()
-    logger = Logger(_write_line, clock, config.log_level, node=config.node_id)
     try:
         sockets = {address: _bind(name, address) for name, address in _addresses(config)}
+        refusal = ""
     except OSError as error:
-        logger.error("fatal", reason=str(error), status=EXIT_STATUS["address"])
+        refusal = str(error)
+
+    import asyncio
+
+    from seatrial.env import RealClock
+    from seatrial.server.logs import Logger
+
+    clock = RealClock()
+    logger = Logger(_write_line, clock, config.log_level, node=config.node_id)
+    if refusal:
+        logger.error("fatal", reason=refusal, status=EXIT_STATUS["address"])
         return EXIT_STATUS["address"]
     for name, address in _addresses(config):
         logger.info("listening", server=name, address=_told(sockets[address], address))
@@ -64,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _read_file(path: str) -> bytes:
+    from seatrial.env import RealFiles
+
     file = RealFiles().open(path)
     try:
         return file.read(0, file.size())
@@ -109,12 +119,19 @@ def _loop_factory(config: ServerConfig) -> Callable[[], asyncio.AbstractEventLoo
             return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
         except ImportError:
             pass
+    import asyncio
+
     return asyncio.new_event_loop
 
 
 async def _serve(
     config: ServerConfig, clock: RealClock, logger: Logger, sockets: Mapping[Address, socket.socket]
 ) -> int:
+    import asyncio
+    import gc
+    import signal
+
+    from seatrial.env import RealFiles, Rng, fresh_seed
     from seatrial.server.errors import StartError
     from seatrial.server.node import build_node
 
@@ -156,13 +173,12 @@ async def _serve(
 
 
 async def _until_stopped(node: Node, stop: asyncio.Event, logger: Logger) -> int:
-    ready = asyncio.ensure_future(node.wait_until_ready())
+    import asyncio
+
     await stop.wait()
     logger.info("stopping")
-    ready.cancel()
-    stopping: Awaitable[None] = node.stop()
     try:
-        await asyncio.wait_for(stopping, STOP_DEADLINE_S)
+        await asyncio.wait_for(node.stop(), STOP_DEADLINE_S)
     except TimeoutError:
         logger.warning("stop_deadline_passed", seconds=STOP_DEADLINE_S)
     logger.info("stopped")
