@@ -51,7 +51,14 @@ class NodeProcess:
     `exit_status` is None while it lives, then its status, or minus the number of the signal that ended it.
     """
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path, on_exit: Callable[[NodeProcess], None]):
+    def __init__(
+        self,
+        name: str,
+        popen: subprocess.Popen[bytes],
+        log: Path,
+        log_start: int,
+        on_exit: Callable[[NodeProcess], None],
+    ):
         self.name = name
         self.pid = popen.pid
         self.log = log
@@ -61,7 +68,7 @@ class NodeProcess:
         self._popen = popen
         self._on_exit = on_exit
         self._exited = asyncio.Event()
-        self._log_start = log.stat().st_size
+        self._log_start = log_start  # what was in the file before this incarnation
         self._loop = asyncio.get_running_loop()
         self._descriptor: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -182,6 +189,7 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / "stderr.log"
         with (logs / "stdout.log").open("ab") as stdout, log.open("ab") as stderr:
+            log_start = stderr.tell()
             try:
                 popen = subprocess.Popen(
                     list(argv),
@@ -196,7 +204,7 @@ class Processes:
             except (FileNotFoundError, PermissionError) as error:
                 raise Unavailable(f"{name}: cannot start {argv[0]}: {error.strerror}") from error
         self._tell_guardian(f"+ {popen.pid}")
-        process = NodeProcess(name, popen, log, self._ended)
+        process = NodeProcess(name, popen, log, log_start, self._ended)
         self._alive.add(process)
         return process
 

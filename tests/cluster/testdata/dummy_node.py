@@ -34,14 +34,14 @@ async def on_http(reader, writer):
     path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
     now = asyncio.get_running_loop().time()
     lately = sorted({int(node), *(peer for peer, at in heard.items() if now - at < 0.3)})
-    body = json.dumps({"raft": {"leader": f"node-{lately[0]}", "term": 1, "heard": lately}} if path == "/status" else {})
+    status = {"raft": {"leader": f"node-{lately[0]}", "term": 1, "heard": lately}}
+    body = json.dumps(status if path == "/status" else {})
     writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
     await writer.drain()
     writer.close()
 
 
 async def main():
-    Path(data_dir, "starts").open("a").write("started\n")
     print("listening", file=sys.stderr, flush=True)
     await asyncio.start_server(on_peer, *peer_address.rsplit(":", 1))
     await asyncio.start_server(on_http, *http_address.rsplit(":", 1))
@@ -49,4 +49,6 @@ async def main():
     await asyncio.gather(asyncio.Event().wait(), *beats)
 
 
+with Path(data_dir, "starts").open("a") as starts:
+    starts.write("started\n")
 asyncio.run(main())

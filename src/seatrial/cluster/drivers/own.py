@@ -27,7 +27,9 @@ FLAGS = (
     "heartbeat_ms",
     "log_level",
     "max_message_bytes",
+    "max_request_bytes",
     "unsafe",  # planted bugs: one name, or a list of them
+    "uvloop",
 )
 
 
@@ -114,7 +116,6 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
         raise ValueError(f"the own system has no option {', '.join(unknown)}; it has: {', '.join(FLAGS)}")
     flags: list[str] = []
     for name, value in sorted(options.items()):
-        for one in value if isinstance(value, list | tuple) else [value]:
-            text = str(one).lower() if isinstance(one, bool) else str(one)
-            flags += [f"--{name.replace('_', '-')}", text]
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        flags += [f"--{name.replace('_', '-')}", text.lower() if isinstance(value, bool) else text]
     return flags

@@ -1,0 +1,28 @@
+"""A harness that starts a cluster, prints its process ids and directory as JSON, and then ends in some way.
+
+usage: harness.py SYSTEM how, with how: wait (for a signal) or raise
+"""
+
+import asyncio
+import json
+import os
+import sys
+
+from seatrial.cluster.spawn import spawn_cluster
+from seatrial.cluster.spec import ClusterSpec
+
+
+async def main(system: str, how: str) -> None:
+    async with spawn_cluster(ClusterSpec(system=system)) as cluster:
+        pids = [cluster.node_state(node).pid for node in cluster.nodes]
+        await cluster.pause(2)
+        addresses = [cluster.addresses(node).peer for node in cluster.nodes]
+        print(json.dumps({"pids": pids, "root": str(cluster.run.root), "addresses": addresses}), flush=True)
+        if how == "raise":
+            raise RuntimeError("the test failed")
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    asyncio.run(main(*sys.argv[1:3]))
