@@ -2,7 +2,8 @@
 
 Rule: the size of what is drawn depends on the number of bins, never on the number of operations.  Drawings use the
 x-range 0 to WIDTH and are stretched by the page, so they hold no text.
-Latency leaves out operations that wait for data by design (`poll`, `assign`, `final-read`).
+Final reads have strips of their own and count for neither rate nor latency; latency also leaves out operations that
+wait for data by design (`poll`, `assign`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from seatrial.report.loading import Operation
 WIDTH = 1000.0
 BINS_MAX = 400
 STRIPS_MAX = 16
-WAITS_FOR_DATA = frozenset({"poll", "assign", "final-read"})
+WAITS_FOR_DATA = frozenset({"poll", "assign"})
 NICE_BIN_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000)
 
 
@@ -78,9 +79,12 @@ def sum_up(operations: Sequence[Operation], end_ns: int) -> Bins:
         ended = operation.completed or invoked
         place = min(ended.time_ns // width_ns, count - 1)
         outcome = operation.outcome
+        kind = "final read" if operation.is_final else invoked.f
+        _strip(bins, invoked.key, kind, count).add(outcome, place)
+        if operation.is_final:
+            continue
         outcomes[outcome] += 1
         bins.all.add(outcome, place)
-        _strip(bins, invoked.key, invoked.f, count).add(outcome, place)
         if outcome is OpType.OK and invoked.f not in WAITS_FOR_DATA:
             latencies[place].append((ended.time_ns - invoked.time_ns) / 1e6)
     for column in latencies:
@@ -105,8 +109,8 @@ def group_of(key: str | None) -> str:
     return key[:cut]
 
 
-def _strip(bins: Bins, key: str | None, f: str, count: int) -> Counts:
-    name = f"{group_of(key)} {f}".strip()
+def _strip(bins: Bins, key: str | None, kind: str, count: int) -> Counts:
+    name = f"{group_of(key)} {kind}".strip()
     strip = bins.strips.get(name)
     if strip is None:
         if len(bins.strips) >= STRIPS_MAX:

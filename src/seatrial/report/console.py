@@ -139,11 +139,12 @@ def print_summary(console: rich.console.Console, summary: RunSummary, *, report:
             f"{kind} {summary.faults.bit.get(kind, 0)}/{injected}" for kind, injected in summary.faults.injected.items()
         )
         parts += [Text(), Text(f"faults that bit: {', '.join(counts)}")]
-    if summary.replay:
-        parts += [Text(), Text.assemble(("replay  ", "dim"), summary.replay)]
-    if report is not None:
-        parts.append(Text.assemble(("report  ", "dim"), report))
     console.print(Panel(Group(*parts), border_style=style, title="seatrial", title_align="left"))
+    # Outside the frame and unbroken, so that they can be copied.
+    if summary.replay:
+        console.print(Text.assemble(("replay  ", "dim"), summary.replay), soft_wrap=True)
+    if report is not None:
+        console.print(Text.assemble(("report  ", "dim"), report), soft_wrap=True)
 
 
 def _checkers(summary: RunSummary) -> Table:

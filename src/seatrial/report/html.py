@@ -104,31 +104,41 @@ def _figures(records: RunRecords, bins: Bins, faults: Sequence[FaultRow]) -> lis
     latencies = sorted(
         (o.completed.time_ns - o.invoked.time_ns) / 1e6
         for o in records.operations
-        if o.completed is not None and o.outcome is OpType.OK and o.invoked.f not in WAITS_FOR_DATA
+        if o.completed is not None and _is_acknowledgement(o)
     )
     p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
     injected = [fault for fault in faults if not fault.skipped]
     gap_ns, gap_at_ns = longest_gap(records.operations)
     outcomes = bins.outcomes
-    return [
+    finals = [operation for operation in records.operations if operation.is_final]
+    groups = len(group_names(records.statuses))
+    tiles = [
         ("Operations acknowledged", thousands(outcomes[OpType.OK]), f"of {thousands(sum(outcomes.values()))} tried"),
         ("Refused", thousands(outcomes[OpType.FAIL]), "surely did not happen"),
         ("Unknown", thousands(outcomes[OpType.INFO]), "may have happened"),
         ("Latency, median", milliseconds(p50), f"99th percentile {milliseconds(p99)}"),
         ("Longest pause", duration(gap_ns), f"without an acknowledgement, at {seconds(gap_at_ns)}"),
         ("Faults that bit", f"{sum(f.outcome == 'bit' for f in injected)}", f"of {len(injected)} injected"),
-        ("Leader changes", thousands(leader_changes(records.statuses)), f"{len(group_names(records.statuses))} groups"),
+        (
+            "Leader changes",
+            thousands(leader_changes(records.statuses)),
+            f"in {groups} Raft group{'' if groups == 1 else 's'}",
+        ),
     ]
+    if finals:
+        answered = sum(operation.outcome is OpType.OK for operation in finals)
+        tiles.append(("Final reads", thousands(answered), "answered, each by the node it asked"))
+    return tiles
 
 
 def longest_gap(operations: Sequence[Operation]) -> tuple[int, int]:
     """(length, begin) in nanoseconds of the longest time without an acknowledged operation between two."""
-    times = sorted(
-        o.completed.time_ns
-        for o in operations
-        if o.completed is not None and o.outcome is OpType.OK and o.invoked.f not in WAITS_FOR_DATA
-    )
+    times = sorted(o.completed.time_ns for o in operations if o.completed is not None and _is_acknowledgement(o))
     return max(((b - a, a) for a, b in pairwise(times)), default=(0, 0))
+
+
+def _is_acknowledgement(operation: Operation) -> bool:
+    return operation.outcome is OpType.OK and operation.invoked.f not in WAITS_FOR_DATA and not operation.is_final
 
 
 def _fault_kinds(summary: RunSummary, faults: Sequence[FaultRow]) -> list[dict[str, Any]]:

@@ -37,6 +37,11 @@ class Operation:
         return self.completed.type if self.completed is not None else OpType.INFO
 
     @property
+    def is_final(self) -> bool:
+        """Part of the final reads, which ask a chosen node after the load has ended: no part of rates or latencies."""
+        return self.invoked.node is not None or self.invoked.f == "final-read"
+
+    @property
     def node(self) -> int | None:
         answered = self.completed.node if self.completed is not None else None
         return answered if answered is not None else self.invoked.node

@@ -16,7 +16,7 @@ from seatrial.report.loading import FaultSpan
 
 GROUPS_MAX = 8
 DOWN = "down"
-SAMPLE_GAP_NS_MAX = 2_000_000_000  # a role is taken to last at most so long without a new sample
+SAMPLE_GAP_NS_MAX = 3_000_000_000  # a status is recorded when it changes and at least every 2 s
 _TICK_STEPS_NS = tuple(step * 10**power for power in range(6, 13) for step in (1, 2, 5))
 FAMILY = {
     "partition": "network", "isolate": "network", "cut": "network", "oneway": "network", "one-way": "network",
@@ -141,7 +141,7 @@ def _fault_row(span: FaultSpan, end_ns: int) -> FaultRow:
         id=began.id,
         kind=began.fault,
         family=FAMILY.get(began.fault.split("-")[0], FAMILY.get(began.fault, "other")),
-        description=began.description,
+        description=began.description.removeprefix(f"{began.fault} "),
         targets=began.targets,
         begin_ns=min(began.time_ns, end_ns),
         end_ns=min(healed.time_ns, end_ns) if healed is not None else (began.time_ns if span.skipped else end_ns),

@@ -7,6 +7,9 @@ Knows nothing of any one API.
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
+
 import httpx
 
 from seatrial.history import OpType
@@ -20,9 +23,16 @@ CONNECT_S = 0.5
 ANSWER_S = 1.5
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Loading them takes tens of milliseconds and blocks the event loop, so all clients share one set."""
+    return ssl.create_default_context()
+
+
 def open_client() -> httpx.AsyncClient:
     """A client with this project's time limits: about 1.5 s an answer, no retries, no proxy from the environment."""
     return httpx.AsyncClient(
+        verify=_certificates(),
         timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
         limits=httpx.Limits(max_connections=16, max_keepalive_connections=16),
         trust_env=False,
