@@ -201,4 +201,8 @@ def _read(number: int, raw: Mapping[str, Any]) -> PlannedFault:
     for key in ("at_us", "duration_us"):
         if not isinstance(raw[key], int) or raw[key] < 0:
             raise ValueError(f"{where}: {key} has to be a whole number of microseconds, not {raw[key]!r}")
+    if not isinstance(raw.get("settings", {}), Mapping):
+        raise ValueError(f"{where}: settings has to be a table, not {raw['settings']!r}")
+    if not isinstance(raw.get("over_budget", False), bool):
+        raise ValueError(f"{where}: over_budget has to be true or false, not {raw['over_budget']!r}")
     return PlannedFault(**{**raw, "target": Target(raw["target"]), "settings": dict(raw.get("settings", {}))})
