@@ -86,6 +86,7 @@ class Node:
             peers=config.peers,
             clock=clock,
             rng=rng.child("transport"),
+            report=lambda text: logger.warning("transport", message=text),
         )
         raft = RaftConfig(
             node_id=config.node_id,
