@@ -1,0 +1,7 @@
+"""How nodes reach each other: `FramedTransport` over TCP."""
+
+from seatrial.transport.base import PeerStatus, Transport
+from seatrial.transport.codec import MalformedFrame
+from seatrial.transport.framed import FramedTransport, MessageFilter, parse_address
+
+__all__ = ["FramedTransport", "MalformedFrame", "MessageFilter", "PeerStatus", "Transport", "parse_address"]

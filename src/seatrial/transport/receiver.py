@@ -1,0 +1,102 @@
+"""Bytes of a connection into frames: small ones from a shared buffer, large ones straight into their own.
+
+Rule: no frame is handed on before it is whole, and no memory is taken for one before its length was checked.
+Knows nothing of what frames mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Final
+
+from seatrial.transport.codec import FRAME_HEADER, MalformedFrame
+
+_BUFFER_BYTES: Final = 64 << 10
+_OWN_BUFFER_FROM: Final = 16 << 10  # a frame of this size is received into a buffer of its own
+
+
+class OversizedFrame(MalformedFrame):
+    """A frame that declares more bytes than are allowed."""
+
+
+class FrameReceiver(asyncio.BufferedProtocol, ABC):
+    """Calls `frame` for each frame; after a MalformedFrame, from here or out of `frame`, `failed`, and nothing more."""
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self.bytes_received = 0
+        self._view = memoryview(bytearray(_BUFFER_BYTES))
+        self._start = self._end = 0
+        self._own: memoryview | None = None  # of the large frame being received
+        self._own_kind = 0
+        self._own_filled = 0
+        self._ended = False
+
+    @abstractmethod
+    def frame(self, kind: int, body: memoryview) -> None:
+        """A whole frame; `body` is valid during the call only."""
+
+    @abstractmethod
+    def failed(self, error: MalformedFrame) -> None:
+        """The connection cannot be trusted further."""
+
+    def end(self) -> None:
+        """Look at no further frame."""
+        self._ended = True
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._ended:
+            return self._view
+        return self._view[self._end :] if self._own is None else self._own[self._own_filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.bytes_received += nbytes
+        if self._ended:
+            self._start = self._end = 0
+            self._own = None
+            return
+        try:
+            if self._own is not None:
+                self._own_filled += nbytes
+                if self._own_filled == len(self._own):
+                    body, self._own = self._own, None
+                    self.frame(self._own_kind, body)
+                return
+            self._end += nbytes
+            self._take_frames()
+        except MalformedFrame as error:
+            self._ended = True
+            self.failed(error)
+
+    def _take_frames(self) -> None:
+        view, header_size = self._view, FRAME_HEADER.size
+        while not self._ended and self._end - self._start >= header_size:
+            length, kind = FRAME_HEADER.unpack_from(view, self._start)
+            if bytes(view[self._start + 5 : self._start + header_size]) != b"\0\0\0":
+                raise MalformedFrame("not the header of a frame")
+            if length > self.frame_bytes_max:
+                raise OversizedFrame(f"a frame of {length} bytes; at most {self.frame_bytes_max} are allowed")
+            body_at = self._start + header_size
+            if self._end - body_at >= length:
+                self._start = body_at + length
+                self.frame(kind, view[body_at : body_at + length])
+                continue
+            if length >= _OWN_BUFFER_FROM:
+                self._begin_own(kind, length, body_at)
+            break
+        self._make_room()
+
+    def _begin_own(self, kind: int, length: int, body_at: int) -> None:
+        self._own_filled = self._end - body_at
+        self._own, self._own_kind = memoryview(bytearray(length)), kind
+        self._own[: self._own_filled] = self._view[body_at : self._end]
+        self._start = self._end = 0
+
+    def _make_room(self) -> None:
+        left = self._end - self._start
+        if left == 0:
+            self._start = self._end = 0
+        elif _BUFFER_BYTES - self._start < _OWN_BUFFER_FROM + FRAME_HEADER.size:
+            self._view[:left] = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, left
