@@ -1,0 +1,27 @@
+"""Workloads by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from seatrial.workloads.registry import UnknownWorkload, by_name, by_names, names
+
+
+def test_every_listed_workload_can_be_made_and_bears_its_name() -> None:
+    for name, line in names().items():
+        assert by_name(name).name == name
+        assert line
+        assert "\n" not in line
+
+
+def test_a_specification_names_several() -> None:
+    assert [workload.name for workload in by_names(" log, kv ")] == ["log", "kv"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [("lgo", "no workload 'lgo'; choose from log, kv"), ("", "no workload was named"), ("kv,kv", "named twice")],
+)
+def test_a_bad_specification_says_what_to_write(spec: str, said: str) -> None:
+    with pytest.raises(UnknownWorkload, match=said):
+        by_names(spec)
