@@ -27,6 +27,7 @@ class Core:
         "config",
         "configuration",
         "election_deadline_us",
+        "election_timeout_us",
         "election_wait_us",
         "forwarded_reads",
         "incoming_snapshot",
@@ -39,6 +40,7 @@ class Core:
         "now_us",
         "read_states",
         "role",
+        "state_changed",
         "sticky_until_us",
         "term",
         "voted_for",
@@ -63,7 +65,9 @@ class Core:
         self.role: int = FOLLOWER
         self.leader: NodeId | None = None
         self.now_us = now_us  # when the node was last called
+        self.state_changed = False  # term, vote, role or leader, since the last Ready
         self._random = random
+        self.election_timeout_us = config.election_timeout_us
         self.election_wait_us = 0
         self.election_deadline_us = 0
         # Until then it helps to elect nobody, for it may have heard from a leader.  A node that restarts may have
@@ -84,13 +88,13 @@ class Core:
 
     def wait_anew(self) -> None:
         """Draw a new election timeout, in [x, 2x), and wait for all of it (§5.2)."""
-        timeout = self.config.election_timeout_us
+        timeout = self.election_timeout_us
         self.election_wait_us = timeout + int(self._random() * timeout)
         self.election_deadline_us = self.now_us + self.election_wait_us
 
     def heard_from_leader(self) -> None:
         self.election_deadline_us = self.now_us + self.election_wait_us
-        self.sticky_until_us = self.now_us + self.config.election_timeout_us
+        self.sticky_until_us = self.now_us + self.election_timeout_us
 
     def is_sticky(self) -> bool:
         """Does it refuse to help a candidate, because a leader is or was alive just now (dissertation §4.2.3)?"""
@@ -101,6 +105,7 @@ class Core:
     def _change_role(self, role: int) -> None:
         assert role in LEGAL[self.role], f"role {self.role} cannot become {role}"
         self.role = role
+        self.state_changed = True
         self.votes = {}
 
     def become_follower(self, term: int, leader: NodeId | None) -> None:
@@ -111,6 +116,7 @@ class Core:
             self.voted_for = None
         if term > self.term or leader != self.leader:
             self._abandon_forwarded_reads()
+        self.state_changed = True
         self.incoming_snapshot = None
         if self.leadership is not None:
             self._end_leadership(self.leadership)

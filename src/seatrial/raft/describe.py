@@ -15,18 +15,42 @@ from seatrial.raft.messages import (
     CONFIGURATION,
     NOOP,
     AppendEntries,
+    AppendEntriesResponse,
     Configuration,
     Entry,
+    ForwardProposal,
     HardState,
     Heartbeat,
+    HeartbeatResponse,
     InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
+    PreVote,
+    PreVoteResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    RequestVote,
+    RequestVoteResponse,
     SnapshotMeta,
+    TimeoutNow,
 )
 from seatrial.raft.ready import Ready
 
 _DATA_SHOWN: Final = 20
 _ENTRIES_SHOWN: Final = 6
+_FIELDS: Final[dict[type, tuple[str, ...]]] = {
+    PreVote: ("last_log_index", "last_log_term"),
+    PreVoteResponse: ("vote_granted",),
+    RequestVote: ("last_log_index", "last_log_term", "leadership_transfer"),
+    RequestVoteResponse: ("vote_granted",),
+    AppendEntriesResponse: ("success", "match_index", "hint_index", "hint_term"),
+    HeartbeatResponse: ("read_round",),
+    InstallSnapshotResponse: ("last_included_index", "next_offset"),
+    TimeoutNow: (),
+    ReadIndexRequest: ("context",),
+    ReadIndexResponse: ("context", "index"),
+    ForwardProposal: ("data",),
+}
 _KINDS: Final = {COMMAND: "", NOOP: " noop", CONFIGURATION: " configuration"}
 
 
@@ -85,12 +109,7 @@ def describe_message(message: Message) -> str:
         return f"{head} snapshot={describe_meta(message.meta)} bytes {message.offset}-{end} of {message.total_size}"
     if isinstance(message, Heartbeat):
         return f"{head} commit={message.leader_commit} round={message.read_round}"
-    fields = [slot for slot in _slots(message) if slot not in ("sender", "to", "term")]
-    return " ".join([head, *(f"{field}={_plain(getattr(message, field))}" for field in fields)])
-
-
-def _slots(message: Message) -> list[str]:
-    return list(type(message).__slots__)
+    return " ".join([head, *(f"{field}={_plain(getattr(message, field))}" for field in _FIELDS[type(message)])])
 
 
 def _plain(value: object) -> str:

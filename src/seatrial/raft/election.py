@@ -148,6 +148,7 @@ def on_request_vote(core: Core, message: RequestVote) -> None:
     )
     if granted:
         core.voted_for = message.sender
+        core.state_changed = True
         core.election_deadline_us = core.now_us + core.election_wait_us
     core.messages_after_save.append(
         RequestVoteResponse(core.node_id, message.sender, Term(core.term), vote_granted=granted)

@@ -23,12 +23,14 @@ from seatrial.raft.snapshots import IncomingSnapshot
 
 def _accept_leader(core: Core, leader: NodeId) -> bool:
     """A node that speaks as the leader of this term is the leader of this term (§5.2)."""
+    if core.role == FOLLOWER and core.leader == leader:
+        core.heard_from_leader()
+        return True
     if core.role == LEADER:
         # Only votes given twice make this happen, which the planted bug does; go on, so that testers can see it.
         assert core.config.unsafe, f"nodes {leader} and {core.node_id} both lead term {core.term}"
         return False
-    if core.role != FOLLOWER or core.leader != leader:
-        core.become_follower(core.term, leader)
+    core.become_follower(core.term, leader)
     core.heard_from_leader()
     return True
 
@@ -70,7 +72,8 @@ def on_heartbeat(core: Core, message: Heartbeat) -> None:
         return
     # The leader sends no commit index beyond what this node acknowledged in this term.
     core.log.commit_to(min(message.leader_commit, core.log.last_index))
-    core.messages.append(HeartbeatResponse(core.node_id, message.sender, message.term, message.read_round))
+    if message.read_round:
+        core.messages.append(HeartbeatResponse(core.node_id, message.sender, message.term, message.read_round))
 
 
 def on_install_snapshot(core: Core, message: InstallSnapshot) -> None:

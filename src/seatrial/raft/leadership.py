@@ -8,16 +8,32 @@ from __future__ import annotations
 
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import NodeId
-from seatrial.raft.messages import Configuration, Snapshot
+from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
+from seatrial.raft.messages import Configuration, Entry, Snapshot
 from seatrial.raft.progress import SNAPSHOT, Progress, Window
 from seatrial.raft.quorum import joint_reached
 from seatrial.raft.reads import Lease, ReadQueue
+
+
+class Batch:
+    """Entries that go out together, often to several peers; nobody changes the list."""
+
+    __slots__ = ("entries", "first_index", "size")
+
+    def __init__(self, first_index: int, entries: list[Entry]) -> None:
+        self.first_index = first_index
+        self.entries = entries
+        size = 0
+        for entry in entries:
+            size += len(entry.data) + ENTRY_OVERHEAD_BYTES
+        self.size = size
 
 
 class Leadership:
     """The volatile state of a leader (figure 2, "volatile state on leaders")."""
 
     __slots__ = (
+        "batch",
         "dirty",
         "first_index",
         "heartbeat_deadline_us",
@@ -54,6 +70,7 @@ class Leadership:
         self.transfer_to: NodeId | None = None
         self.transfer_deadline_us = 0
         self.uncommitted_bytes = 0
+        self.batch: Batch | None = None  # the last one cut, while sending
         self.dirty = True  # there may be something to send to a peer
 
     def _of(self, node_id: NodeId) -> Progress:

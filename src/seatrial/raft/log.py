@@ -69,6 +69,7 @@ class RaftLog:
         "durable_index",
         "installing",
         "last_applied",
+        "last_index",
     )
 
     def __init__(self, stable: StableLog) -> None:
@@ -78,6 +79,7 @@ class RaftLog:
         self._stable = stable
         self._tail: list[Entry] = []
         self._tail_first = last + 1
+        self.last_index = last  # always _tail_first + len(_tail) - 1
         self._unsaved_first = last + 1
         self._saves: deque[Save] = deque()
         self._snapshot_to_save: Snapshot | None = None
@@ -91,10 +93,6 @@ class RaftLog:
     @property
     def first_index(self) -> int:
         return self.installing.last_included_index + 1 if self.installing is not None else self._stable.first_index
-
-    @property
-    def last_index(self) -> int:
-        return self._tail_first + len(self._tail) - 1
 
     @property
     def last_term(self) -> int:
@@ -167,6 +165,7 @@ class RaftLog:
         """A leader's own new entry, at last_index + 1."""
         assert entry.index == self.last_index + 1, f"{entry} does not follow {self.last_index}"
         self._tail.append(entry)
+        self.last_index += 1
 
     def try_append(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> int | None:
         """A leader's entries after (`prev_index`, `prev_term`): the last index known to be equal to the leader's.
@@ -186,7 +185,8 @@ class RaftLog:
         for position, entry in enumerate(entries):
             index += 1
             if index > last:
-                self._tail.extend(entries[position:])
+                self._tail.extend(entries[position:] if position else entries)
+                self.last_index = prev_index + len(entries)
                 break
             if self.term(index) != entry.term:
                 self._replace_from(index, entries[position:])
@@ -201,6 +201,7 @@ class RaftLog:
         else:
             self._tail = list(entries)
             self._tail_first = index
+        self.last_index = self._tail_first + len(self._tail) - 1
         self._forget_saves_from(index)
         if self._unsaved_first > index:
             self._unsaved_first = index
@@ -231,28 +232,33 @@ class RaftLog:
         self._tail = []
         self._tail_first = meta.last_included_index + 1
         self._unsaved_first = self._tail_first
+        self.last_index = meta.last_included_index
         self._forget_saves_from(1)
         self.commit_index = meta.last_included_index
 
     # -- what the driver does for it ---------------------------------------------------------------------------------
 
-    def has_unsaved(self) -> bool:
-        return self._unsaved_first <= self.last_index or self._snapshot_to_save is not None
+    def has_work(self) -> bool:
+        """Is there anything to save or to apply?"""
+        applied = self.last_applied
+        return (
+            self._unsaved_first <= self.last_index
+            or (self.commit_index > applied and self.durable_index > applied and self.installing is None)
+            or self._snapshot_to_save is not None
+        )
 
     def begin_save(self) -> tuple[list[Entry], Snapshot | None]:
-        """What was not yet handed out to be saved.  Each `begin_save` is followed, in order, by its `finish_save`."""
+        """What was not yet handed out to be saved; if that is anything, a `finish_save` follows, in order."""
+        snapshot = self._snapshot_to_save
+        if self._unsaved_first > self.last_index and snapshot is None:
+            return [], None
         offset = self._unsaved_first - self._tail_first
         assert offset >= 0, f"entries from {self._unsaved_first} left the tail unsaved"
-        entries = self._tail[offset:] if offset < len(self._tail) else []
-        snapshot = self._snapshot_to_save
+        entries = self._tail[offset:]
         self._snapshot_to_save = None
-        self._unsaved_first += len(entries)
-        self._saves.append(
-            Save(
-                entries[-1].index if entries else 0,
-                0 if snapshot is None else snapshot.meta.last_included_index,
-            )
-        )
+        self._unsaved_first = self.last_index + 1
+        snapshot_index = 0 if snapshot is None else snapshot.meta.last_included_index
+        self._saves.append(Save(self.last_index if entries else 0, snapshot_index))
         return entries, snapshot
 
     def finish_save(self) -> None:
@@ -267,19 +273,12 @@ class RaftLog:
         if save.durable_index > self.durable_index:
             self.durable_index = save.durable_index
 
-    @property
-    def saves_pending(self) -> int:
-        return len(self._saves)
-
-    def has_committed(self) -> bool:
-        applied = self.last_applied
-        return self.commit_index > applied and self.durable_index > applied and self.installing is None
-
     def take_committed(self, max_bytes: int) -> list[Entry]:
         """The next entries to apply: committed, durable here, not behind a snapshot that is being installed."""
-        if not self.has_committed():
+        last = self.commit_index if self.commit_index < self.durable_index else self.durable_index
+        if last <= self.last_applied or self.installing is not None:
             return []
-        entries = self._read(self.last_applied + 1, min(self.commit_index, self.durable_index), max_bytes)
+        entries = self._read(self.last_applied + 1, last, max_bytes)
         assert entries, f"committed entry {self.last_applied + 1} cannot be read"
         self.last_applied = entries[-1].index
         surplus = self.last_applied + 1 - self._tail_first

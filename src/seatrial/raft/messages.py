@@ -235,7 +235,10 @@ class AppendEntriesResponse:
 
 
 class Heartbeat:
-    """Keeps followers from campaigning and carries a read round.  `leader_commit` ≤ the receiver's match index."""
+    """Keeps followers from campaigning and carries a read round.  `leader_commit` ≤ the receiver's match index.
+
+    Round 0 is not to be answered: it only brings the commit index.
+    """
 
     __slots__ = ("leader_commit", "read_round", "sender", "term", "to")
 

@@ -164,31 +164,28 @@ class RaftNode:
 
     def has_ready(self) -> bool:
         core = self._core
-        return bool(
-            core.messages
-            or core.messages_after_save
-            or core.log.has_unsaved()
-            or core.log.has_committed()
-            or (core.leadership is not None and core.leadership.dirty)
-            or core.term != self._saved.term
-            or core.voted_for != self._saved.voted_for
-            or (core.read_states and self._answerable(core.read_states))
-            or self._has_told_otherwise()
-        )
+        if core.messages or core.messages_after_save or core.state_changed or core.log.has_work():
+            return True
+        if core.leadership is not None and core.leadership.dirty:
+            return True
+        return bool(core.read_states) and bool(self._answerable(core.read_states))
 
     def ready(self) -> Ready:
         """What to do now.  Each effect is handed out once; earlier Readys may still be on their way to the disk."""
         core = self._core
-        if core.leadership is not None and core.leadership.dirty:
-            replication.flush(core, core.leadership)
+        leadership = core.leadership
+        if leadership is not None and leadership.dirty:
+            replication.flush(core, leadership)
         entries, snapshot = core.log.begin_save()
-        hard_state = self._unsaved_hard_state(bool(entries) or snapshot is not None)
+        hard_state = soft_state = None
+        if core.state_changed or entries or snapshot is not None:
+            hard_state = self._unsaved_hard_state(bool(entries) or snapshot is not None)
+        if core.state_changed:
+            soft_state = self._untold_soft_state()
+            core.state_changed = False
         committed = core.log.take_committed(core.config.max_message_bytes)
-        if core.leadership is not None and committed:
-            proposing.handed_out(core.leadership, committed)
-        soft_state = None
-        if self._has_told_otherwise():
-            soft_state = self._told = self._soft_state()
+        if leadership is not None and committed:
+            proposing.handed_out(leadership, committed)
         ready = Ready(
             hard_state,
             entries,
@@ -210,7 +207,8 @@ class RaftNode:
         core.now_us = now_us
         assert self._taken and self._taken[0] is ready, "Readys are advanced once each, in the order they were taken"
         self._taken.popleft()
-        core.log.finish_save()
+        if ready.entries or ready.snapshot is not None:
+            core.log.finish_save()
         if core.leadership is not None:
             replication.own_disk_advanced(core, core.leadership)
         elif core.role == CANDIDATE and ready.hard_state is not None and ready.hard_state.term == core.term:
@@ -241,9 +239,12 @@ class RaftNode:
         core = self._core
         return SoftState(Role(core.role), Term(core.term), core.leader)
 
-    def _has_told_otherwise(self) -> bool:
-        core, told = self._core, self._told
-        return told.term != core.term or told.leader != core.leader or told.role != core.role
+    def _untold_soft_state(self) -> SoftState | None:
+        state = self._soft_state()
+        if state == self._told:
+            return None
+        self._told = state
+        return state
 
     # -- looking at it -----------------------------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
-from seatrial.raft.leadership import Leadership
-from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
+from seatrial.raft.leadership import Batch, Leadership
 from seatrial.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -34,6 +33,7 @@ def flush(core: Core, leadership: Leadership) -> None:
         broadcast_heartbeat(core, leadership)
     for progress in leadership.peers:
         _send_pending(core, leadership, progress)
+    leadership.batch = None
 
 
 def _send_pending(core: Core, leadership: Leadership, progress: Progress) -> None:
@@ -46,7 +46,7 @@ def _send_pending(core: Core, leadership: Leadership, progress: Progress) -> Non
         if not _send_append(core, leadership, progress):
             return
     if progress.state == REPLICATE and not len(progress.window) and progress.commit_sent < core.log.commit_index:
-        _send_empty(core, progress)
+        _send_commit(core, progress)
 
 
 def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool:
@@ -57,17 +57,25 @@ def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool
     if prev_term is None or progress.next_index < log.first_index:
         _begin_snapshot(core, leadership, progress)
         return False
-    entries = log.entries(progress.next_index, core.config.max_message_bytes)
-    _send_entries(core, progress, prev_index, prev_term, entries)
-    size = 0
-    for entry in entries:
-        size += len(entry.data) + ENTRY_OVERHEAD_BYTES
-    progress.sent(prev_index + len(entries), size)
+    batch = leadership.batch
+    if batch is None or batch.first_index != progress.next_index:
+        batch = leadership.batch = Batch(
+            progress.next_index, log.entries(progress.next_index, core.config.max_message_bytes)
+        )
+    _send_entries(core, progress, prev_index, prev_term, batch.entries)
+    progress.sent(prev_index + len(batch.entries), batch.size)
     return True
 
 
+def _send_commit(core: Core, progress: Progress) -> None:
+    """Nothing else is on its way to the peer that would bring the commit index."""
+    index = min(core.log.commit_index, progress.match_index)
+    progress.commit_sent = core.log.commit_index
+    core.messages.append(Heartbeat(core.node_id, progress.node_id, Term(core.term), Index(index), 0))
+
+
 def _send_empty(core: Core, progress: Progress) -> None:
-    """No entries: brings the commit index, and is refused if anything before `next_index` was lost."""
+    """No entries: is refused if anything before `next_index` was lost, and acknowledged if all is there."""
     prev_index = progress.next_index - 1
     prev_term = core.log.term(prev_index)
     if prev_term is not None:
