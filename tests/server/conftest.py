@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from seatrial.server.multiraft import MultiRaft
 from seatrial.server.replica import Replica, ReplicaOptions
 from seatrial.storage.segments import SegmentStorage
 from seatrial.transport.base import PeerStatus
+
+sys.path.append(str(Path(__file__).parent))  # so that tests find `server_processes` beside them
 
 GROUP = GroupId(1)
 DEADLINE_S = 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 
 DEADLINE_S = 20.0
+_ATTEMPTS = itertools.count()  # so that the next test does not meet the last one's connections in TIME_WAIT
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -28,8 +30,8 @@ def _die_with_parent() -> None:
 @contextmanager
 def leased_network() -> Iterator[str]:
     """`127.A.B` that no other test uses while it is leased: a listening socket on .254 keeps it."""
-    for attempt in range(1000):
-        number = (os.getpid() * 7 + attempt * 31) % (120 * 250)
+    for _ in range(1000):
+        number = (os.getpid() * 7 + next(_ATTEMPTS) * 31) % (120 * 250)
         prefix = f"127.{120 + number // 250}.{1 + number % 250}"
         lease = socket.socket()
         try:
