@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -37,10 +38,9 @@ def test_a_close_is_passed_on_to_the_client(server: Any, make_link: Any, tools: 
 def test_a_client_of_a_dead_upstream_is_disconnected(server: Any, make_link: Any) -> None:
     link = make_link(server)
     link.upstream.close()
-    try:
+    # Ours resets: closer to the refusal that the client would have met without a proxy.
+    with contextlib.suppress(ConnectionResetError):
         assert link.dial().recv(1) == b""
-    except ConnectionResetError:
-        pass  # ours: closer to the refusal that the client would have met without a proxy
 
 
 def test_noop_changes_nothing(server: Any, make_link: Any, tools: Any) -> None:
@@ -143,10 +143,8 @@ def test_timeout_drops_bytes_and_then_closes(server: Any, make_link: Any, tools:
     client.sendall(b"lost")
     assert tools.read_exactly(upstream, 100) == b""
     assert time.monotonic() - began >= 0.29
-    try:
+    with contextlib.suppress(ConnectionResetError):  # where the proxy had unread bytes
         assert client.recv(1) == b""
-    except ConnectionResetError:
-        pass  # the client's side may have had unread bytes
 
 
 def test_timeout_zero_drops_until_removed_and_then_closes(server: Any, make_link: Any, tools: Any) -> None:

@@ -173,7 +173,7 @@ class ProxyClient:
     async def set_callers(self, pids: Mapping[str, Iterable[int]]) -> int:
         """Say which process ids each caller has (all callers at once); call it again after every restart.
 
-        Returns how many live connections of unknown callers this explained.  Ours only.
+        Returns how many live connections have another caller by this.  Ours only.
         """
         body = {name: list(those) for name, those in pids.items()}
         return int((await self._object("PUT", "/callers", body))["found"])

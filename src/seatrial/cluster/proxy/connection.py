@@ -8,6 +8,7 @@ never reaches the server: without the proxy its SYN would not have, either.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -234,7 +235,7 @@ class Connection:
             if self.over:
                 return
             self.proxy.counters.connections_refused += 1
-            reason = str(error) or f"no answer for {CONNECT_TIMEOUT_SECONDS:.0f} s"
+            reason = os.strerror(error.errno) if error.errno else str(error) or "timed out"
             self._event("connection_refused", upstream=f"{host}:{port}", reason=reason)
             self.reset(f"cannot connect to {host}:{port}", passed_on=True)
 

@@ -61,4 +61,4 @@ class ProxyCounters:
         return self.upstream if name == "upstream" else self.downstream
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "callers": dict(sorted(self.callers.items()))}
+        return {**asdict(self), "callers": {name: n for name, n in sorted(self.callers.items()) if n}}

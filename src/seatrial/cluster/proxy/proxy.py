@@ -130,20 +130,25 @@ class Proxy:
             connection.reset("reset_connections")
         return len(those)
 
-    def identify_unknown(self) -> int:
-        """Ask again for the caller of each live connection that has none; returns how many were found."""
-        found = 0
+    def identify_again(self) -> int:
+        """Look for the caller of each live connection once more; returns how many have another one now.
+
+        The map of callers may have been late (a node connects before the harness has told its process id), and a child
+        of one caller may have become a caller of its own.
+        """
+        changed = 0
         for connection in list(self._connections.values()):
-            if connection.caller is None:
-                connection.caller = self._callers.identify(*connection.addresses)
-                if connection.caller is not None:
-                    found += 1
-                    self.counters.callers[connection.caller] += 1
-                    self.events.add(
-                        "caller_found", proxy=self.name, connection=connection.number, caller=connection.caller
-                    )
-                    connection.sync(self.toxics)
-        return found
+            caller = self._callers.identify(*connection.addresses)
+            if caller is None or caller == connection.caller:
+                continue
+            changed += 1
+            if connection.caller is not None:
+                self.counters.callers[connection.caller] -= 1
+            self.counters.callers[caller] += 1
+            connection.caller = caller
+            self.events.add("caller_found", proxy=self.name, connection=connection.number, caller=caller)
+            connection.sync(self.toxics)
+        return changed
 
     def forget(self, connection: Connection) -> None:
         del self._connections[connection.number]

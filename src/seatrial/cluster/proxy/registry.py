@@ -108,7 +108,7 @@ class Registry:
             proxy.remove_all_toxics()
 
     def set_callers(self, body: object) -> int:
-        """Replace the map of callers; returns how many live connections it explained that had no caller."""
+        """Replace the map of callers; returns how many live connections have another caller by it."""
         pids: dict[str, list[int]] = {}
         for name, given in json_object(body).items():
             those = given if isinstance(given, list) else [given]
@@ -119,7 +119,7 @@ class Registry:
         self.events.add("callers_set", callers=self.callers.as_json())
         if not self.callers:
             return 0
-        return sum(proxy.identify_unknown() for proxy in self.proxies.values())
+        return sum(proxy.identify_again() for proxy in self.proxies.values())
 
     def close(self) -> None:
         for proxy in self.proxies.values():
