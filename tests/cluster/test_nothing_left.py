@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -22,7 +23,9 @@ TESTDATA = Path(__file__).parent / "testdata"
 DEADLINE_S = 10.0
 
 
-def start_harness(system: Path, how: str) -> tuple[subprocess.Popen[str], dict[str, Any], list[psutil.Process]]:
+def start_harness(
+    request: pytest.FixtureRequest, system: Path, how: str
+) -> tuple[subprocess.Popen[str], dict[str, Any], list[psutil.Process]]:
     """The harness, what it printed, and every process below it."""
     harness = subprocess.Popen(
         [sys.executable, str(TESTDATA / "harness.py"), str(system), how],
@@ -31,6 +34,7 @@ def start_harness(system: Path, how: str) -> tuple[subprocess.Popen[str], dict[s
         text=True,
         start_new_session=True,
     )
+    request.addfinalizer(harness.kill)
     assert harness.stdout is not None
     printed = json.loads(harness.stdout.readline())
     try:
@@ -63,36 +67,34 @@ def assert_nothing_left(printed: dict[str, Any], below: list[psutil.Process]) ->
             server.bind(split_address(address))
 
 
-def test_an_exception_leaves_nothing() -> None:
-    harness, printed, below = start_harness(TESTDATA / "dummy.toml", "raise")
+def test_an_exception_leaves_nothing(request: pytest.FixtureRequest) -> None:
+    harness, printed, below = start_harness(request, TESTDATA / "dummy.toml", "raise")
     assert harness.wait(DEADLINE_S) == 1
     assert_nothing_left(printed, below)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_signal_leaves_nothing(number: signal.Signals) -> None:
-    harness, printed, below = start_harness(TESTDATA / "dummy.toml", "wait")
+def test_a_signal_leaves_nothing(request: pytest.FixtureRequest, number: signal.Signals) -> None:
+    harness, printed, below = start_harness(request, TESTDATA / "dummy.toml", "wait")
     assert len(below) >= 5, "three nodes, the proxy and the guardian"
     harness.send_signal(number)
     assert harness.wait(DEADLINE_S) != 0
     assert_nothing_left(printed, below)
 
 
-def test_a_group_that_is_interrupted_as_a_terminal_does_it_leaves_nothing() -> None:
-    harness, printed, below = start_harness(TESTDATA / "dummy.toml", "wait")
-    import os
-
+def test_a_group_that_is_interrupted_as_a_terminal_does_it_leaves_nothing(request: pytest.FixtureRequest) -> None:
+    harness, printed, below = start_harness(request, TESTDATA / "dummy.toml", "wait")
     os.killpg(harness.pid, signal.SIGINT)
     assert harness.wait(DEADLINE_S) != 0
     assert_nothing_left(printed, below)
 
 
-def test_grandchildren_end_even_when_the_harness_is_killed(tmp_path: Path) -> None:
+def test_grandchildren_end_even_when_the_harness_is_killed(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """A system that is started by a script: only the guardian can reach what the script has started."""
     description = (TESTDATA / "dummy.toml").read_text().replace("{here}", str(TESTDATA))
     system = tmp_path / "wrapped.toml"
     system.write_text(description.replace('["python3",', '["sh", "-c", \'"$@" & wait\', "sh", "python3",'))
-    harness, printed, below = start_harness(system, "wait")
+    harness, printed, below = start_harness(request, system, "wait")
     assert len(below) >= 8, "three scripts, three nodes, the proxy and the guardian"
     harness.kill()
     harness.wait(DEADLINE_S)

@@ -5,7 +5,7 @@ usage: harness.py SYSTEM how, with how: wait (for a signal) or raise
 
 import asyncio
 import json
-import os
+import signal
 import sys
 
 from seatrial.cluster.spawn import spawn_cluster
@@ -24,5 +24,6 @@ async def main(system: str, how: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    # A shell starts what it runs in the background with SIGINT ignored; here it has to work.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(main(*sys.argv[1:3]))
