@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed (a quarter to a half less CPU for small messages), unless asyncio's is asked for."""
+    """uvloop's where it is installed (less CPU for small messages), unless asyncio's own is asked for."""
     if wanted == "asyncio":
         return None
     try:
