@@ -243,7 +243,7 @@ class Wire:
         self.dispatcher = Dispatcher(as_backend(broker), BrokerSettings(**settings))
         self._correlation = 0
 
-    def start(self, key: ApiKey, version: int, **fields: Any) -> Any:
+    def start(self, key: ApiKey, version: int, /, **fields: Any) -> Any:
         """What the dispatcher gives for a request."""
         api = APIS[key]
         codec = message(f"{api.message}Request")
@@ -252,7 +252,7 @@ class Wire:
     def start_frame(self, frame: bytes) -> Any:
         return self.dispatcher.handle(frame, self.client)
 
-    async def ask(self, key: ApiKey, version: int, **fields: Any) -> Any:
+    async def ask(self, key: ApiKey, version: int, /, **fields: Any) -> Any:
         """The decoded response."""
         started = self.start(key, version, **fields)
         return decode_response(key, version, started if isinstance(started, list) else await started)

@@ -107,7 +107,9 @@ class Dispatcher:
         async def later(coroutine: Coroutine[Any, Any, Any]) -> Response:
             return reply((response_codec.encode(await coroutine, version),))
 
-        return asyncio.get_running_loop().create_task(later(answer))
+        task = asyncio.get_running_loop().create_task(later(answer))
+        task.add_done_callback(lambda _: answer.close())  # it never began where the task was cancelled at once
+        return task
 
 
 def _framed(correlation_id: int, body: Sequence[Buffer], *, flexible: bool) -> Response:

@@ -1,0 +1,215 @@
+"""Metadata, FindCoordinator, InitProducerId and DescribeConfigs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from fake_broker import FakeBroker, Wire
+
+from seatrial.kafka.apis import ApiKey
+from seatrial.kafka.backend import NotLeader
+from seatrial.kafka.codec import message
+from seatrial.kafka.errors import ErrorCode
+
+
+def ask(broker: FakeBroker, key: ApiKey, version: int, settings: dict[str, Any] | None = None, /, **fields: Any) -> Any:
+    async def scenario() -> Any:
+        return await Wire(broker, **(settings or {})).ask(key, version, **fields)
+
+    return asyncio.run(scenario())
+
+
+def named(*names: str | None, topic_id: bytes = bytes(16)) -> list[Any]:
+    structure = message("MetadataRequest").structure("MetadataRequestTopic")
+    return [structure(name=name, topic_id=topic_id) for name in names]
+
+
+@pytest.mark.parametrize("version", range(14))
+def test_metadata_tells_brokers_and_partitions_in_every_version(version: int) -> None:
+    broker = FakeBroker()
+    partition = broker.create("t", 2)
+    partition.lead(7, leader_id=2, is_leader=False)
+    partition.in_sync = (1, 2)
+    response = ask(broker, ApiKey.METADATA, version, topics=named("t"))
+    assert [(b.node_id, b.host, b.port) for b in response.brokers] == [(n, f"kafka{n}", 9090 + n) for n in (1, 2, 3)]
+    (topic,) = response.topics
+    assert (topic.error_code, topic.name, topic.is_internal) == (0, "t", False)
+    first, second = topic.partitions
+    assert (first.error_code, first.partition_index, first.leader_id) == (0, 0, 2)
+    assert (first.replica_nodes, first.isr_nodes) == ([1, 2, 3], [1, 2])
+    assert (second.partition_index, second.leader_id) == (1, 1)
+    if version >= 1:
+        assert response.controller_id == 1
+        assert response.brokers[0].rack == "rack1"
+    if version >= 2:
+        assert response.cluster_id == "test"
+    if version >= 7:
+        assert (first.leader_epoch, second.leader_epoch) == (7, 1)
+    if version >= 10:
+        assert topic.topic_id == broker.metadata.topics["t"].topic_id
+
+
+def test_all_topics_are_asked_for_by_null_or_in_version_0_by_nothing() -> None:
+    broker = FakeBroker()
+    broker.create("b")
+    broker.create("a")
+    for version, topics, expected in (
+        (0, [], ["a", "b"]),
+        (1, None, ["a", "b"]),
+        (12, None, ["a", "b"]),
+        (1, [], []),
+        (12, [], []),
+    ):
+        response = ask(broker, ApiKey.METADATA, version, topics=topics)
+        assert [topic.name for topic in response.topics] == expected, version
+
+
+def test_topics_are_found_by_id() -> None:
+    broker = FakeBroker()
+    topic_id = broker.create("t").topic_id
+    (found,) = ask(broker, ApiKey.METADATA, 12, topics=named(None, topic_id=topic_id)).topics
+    assert (found.name, found.error_code) == ("t", 0)
+    (missing,) = ask(broker, ApiKey.METADATA, 12, topics=named(None, topic_id=b"?" * 16)).topics
+    assert (missing.name, missing.topic_id, missing.error_code) == (None, b"?" * 16, ErrorCode.UNKNOWN_TOPIC_ID)
+
+
+def test_what_is_not_there_or_cannot_be_has_its_own_error() -> None:
+    response = ask(FakeBroker(), ApiKey.METADATA, 9, topics=named("missing", "bad name"))
+    assert [topic.error_code for topic in response.topics] == [
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.INVALID_TOPIC_EXCEPTION,
+    ]
+
+
+def test_a_partition_without_a_leader_says_so_and_dead_nodes_are_offline() -> None:
+    broker = FakeBroker()
+    broker.create("t").lead(3, leader_id=-1, is_leader=False)
+    broker.alive = [1, 2]
+    response = ask(broker, ApiKey.METADATA, 9, topics=named("t"))
+    (partition,) = response.topics[0].partitions
+    assert (partition.error_code, partition.leader_id) == (ErrorCode.LEADER_NOT_AVAILABLE, -1)
+    assert partition.offline_replicas == [3]
+    assert [b.node_id for b in response.brokers] == [1, 2]
+
+
+def test_a_leader_is_listed_even_if_it_is_thought_to_be_down() -> None:
+    broker = FakeBroker()
+    broker.create("t").lead(3, leader_id=3, is_leader=False)
+    broker.alive = [1, 2]
+    assert [b.node_id for b in ask(broker, ApiKey.METADATA, 9, topics=named("t")).brokers] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("enabled", "allowed"), [(True, True), (True, False), (False, True)])
+def test_a_topic_is_created_by_asking_only_where_broker_and_client_say_so(enabled: bool, allowed: bool) -> None:
+    broker = FakeBroker()
+    response = ask(
+        broker,
+        ApiKey.METADATA,
+        9,
+        {"auto_create_topics": enabled, "default_partitions": 2},
+        topics=named("new", "bad name"),
+        allow_auto_topic_creation=allowed,
+    )
+    created, bad = response.topics
+    assert bad.error_code == ErrorCode.INVALID_TOPIC_EXCEPTION
+    if enabled and allowed:
+        assert (created.error_code, len(created.partitions)) == (0, 2)
+    else:
+        assert created.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        assert not broker.metadata.topics
+
+
+def test_a_topic_that_cannot_be_created_by_asking_says_why() -> None:
+    settings = {"auto_create_topics": True, "default_replication_factor": 5}
+    (topic,) = ask(FakeBroker(), ApiKey.METADATA, 4, settings, topics=named("new")).topics
+    assert topic.error_code == ErrorCode.INVALID_REPLICATION_FACTOR
+
+
+@pytest.mark.parametrize("version", range(7))
+def test_the_controller_coordinates_every_group(version: int) -> None:
+    broker = FakeBroker()
+    broker.controller_id = 2
+    response = ask(broker, ApiKey.FIND_COORDINATOR, version, key="g", coordinator_keys=["g", "h"])
+    found = response.coordinators if version >= 4 else [response]
+    assert [(c.error_code, c.node_id, c.host, c.port) for c in found] == [(0, 2, "kafka2", 9092)] * len(found)
+    if version >= 4:
+        assert [c.key for c in found] == ["g", "h"]
+
+
+def test_without_a_controller_there_is_no_coordinator_for_now() -> None:
+    broker = FakeBroker()
+    broker.controller_id = -1
+    response = ask(broker, ApiKey.FIND_COORDINATOR, 3, key="g")
+    assert (response.error_code, response.node_id) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, -1)
+
+
+@pytest.mark.parametrize(
+    ("key_type", "error"),
+    [(1, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED), (9, ErrorCode.INVALID_REQUEST)],
+)
+def test_transactions_and_unknown_kinds_have_no_coordinator(key_type: int, error: ErrorCode) -> None:
+    for version in (1, 4):
+        response = ask(
+            FakeBroker(), ApiKey.FIND_COORDINATOR, version, key="x", key_type=key_type, coordinator_keys=["x"]
+        )
+        found = response.coordinators[0] if version >= 4 else response
+        assert found.error_code == error
+        assert found.error_message
+
+
+@pytest.mark.parametrize("version", range(6))
+def test_producer_ids_are_new_each_time(version: int) -> None:
+    broker = FakeBroker()
+    ids = [ask(broker, ApiKey.INIT_PRODUCER_ID, version, transactional_id=None) for _ in range(3)]
+    assert [(r.error_code, r.producer_id, r.producer_epoch) for r in ids] == [(0, n, 0) for n in range(3)]
+
+
+def test_no_producer_id_without_a_cluster_or_for_a_transaction() -> None:
+    broker = FakeBroker()
+    response = ask(broker, ApiKey.INIT_PRODUCER_ID, 4, transactional_id="tx")
+    refused = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    assert (response.error_code, response.producer_id, response.producer_epoch) == (refused, -1, -1)
+    broker.refuse_metadata = NotLeader()
+    response = ask(broker, ApiKey.INIT_PRODUCER_ID, 4, transactional_id=None)
+    assert (response.error_code, response.producer_id) == (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, -1)
+
+
+def resource(kind: int, name: str, keys: list[str] | None = None) -> Any:
+    structure = message("DescribeConfigsRequest").structure("DescribeConfigsResource")
+    return structure(resource_type=kind, resource_name=name, configuration_keys=keys)
+
+
+@pytest.mark.parametrize("version", range(1, 5))
+def test_settings_of_topics_and_of_this_broker_are_shown(version: int) -> None:
+    broker = FakeBroker()
+    broker.create("t", retention_ms="77")
+    wanted = [resource(2, "t"), resource(4, "1"), resource(2, "t", ["retention.ms"])]
+    response = ask(broker, ApiKey.DESCRIBE_CONFIGS, version, resources=wanted, include_synonyms=True)
+    topic, node, one = response.results
+    assert [(r.error_code, r.resource_type, r.resource_name) for r in response.results] == [
+        (0, 2, "t"),
+        (0, 4, "1"),
+        (0, 2, "t"),
+    ]
+    shown = {config.name: config for config in topic.configs}
+    assert (shown["retention.ms"].value, shown["retention.ms"].config_source) == ("77", 1)
+    assert (shown["cleanup.policy"].value, shown["cleanup.policy"].config_source) == ("delete", 5)
+    assert shown["retention.ms"].synonyms[0].value == "77"
+    assert {config.name: config.value for config in node.configs}["broker.id"] == "1"
+    assert [config.name for config in one.configs] == ["retention.ms"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "error"),
+    [
+        (2, "missing", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        (4, "2", ErrorCode.INVALID_REQUEST),
+        (8, "x", ErrorCode.INVALID_REQUEST),
+    ],
+)
+def test_settings_of_what_is_not_here_are_refused(kind: int, name: str, error: ErrorCode) -> None:
+    (result,) = ask(FakeBroker(), ApiKey.DESCRIBE_CONFIGS, 4, resources=[resource(kind, name)]).results
+    assert (result.error_code, result.configs) == (error, [])
+    assert result.error_message
