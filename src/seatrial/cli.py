@@ -29,7 +29,8 @@ def main() -> NoReturn:
 def run_arguments(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     try:
-        result = typer.main.get_command(_app()).main(args=arguments, prog_name="seatrial", standalone_mode=False)
+        command = typer.main.get_command(command_line())
+        result = command.main(args=arguments, prog_name="seatrial", standalone_mode=False)
     except typer.TyperException as error:  # commands return their status; only bad usage is raised
         return _complain(f"{error.format_message()}  (see `seatrial --help`)", USAGE_ERROR)
     except BadTrial as error:
@@ -44,7 +45,8 @@ def _complain(message: str, status: int) -> int:
     return status
 
 
-def _app() -> typer.Typer:
+def command_line() -> typer.Typer:
+    """All commands, for `main` and for the reference."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -61,7 +63,7 @@ def _app() -> typer.Typer:
 
 
 def run(
-    trial_file: Annotated[Path | None, typer.Argument(help="A trial file; the options below override it.")] = None,
+    trial_file: Annotated[Path | None, typer.Argument(help="A trial file; options override it.")] = None,
     *,
     system: Annotated[str | None, typer.Option(help="What to try: see `seatrial list systems`.")] = None,
     system_version: Annotated[str | None, typer.Option(help="Which version of the system.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,11 @@ FUNCTION_LINES_MAX = 70
 MOCK_FREE_TESTS = ("raft", "storage", "kafka", "sim", "transport", "machines", "server", "checkers")
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def name_of(path: Path) -> str:
     """`raft.node` for src/seatrial/raft/node.py; `raft` for its __init__."""
     parts = list(path.relative_to(SOURCE).with_suffix("").parts)
@@ -64,7 +70,7 @@ def name_of(path: Path) -> str:
 
 def imports_of(path: Path) -> Iterator[tuple[str, int]]:
     """Every module that a file imports, wherever in it, with the line."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -113,7 +119,7 @@ def test_server_wing_takes_time_and_chance_from_the_seams(path: Path) -> None:
         assert module.split(".")[0] not in BANNED_IN_SERVER_WING, (
             f"{path}:{line}: {module} breaks replay; use env"
         )
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "open", f"{path}:{node.lineno}: open() bypasses env.Files"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -125,7 +131,7 @@ def test_server_wing_takes_time_and_chance_from_the_seams(path: Path) -> None:
 def test_modules_and_functions_stay_small(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= MODULE_LINES_MAX, f"{path}: {lines} lines; split it"
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= FUNCTION_LINES_MAX, f"{path}:{node.lineno}: {node.name} has {length} lines"
@@ -133,7 +139,7 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     if path.name == "__init__.py" and not tree.body:
         return
     assert ast.get_docstring(tree), f"{path} has no docstring"
@@ -144,7 +150,7 @@ def test_package_init_files_hold_reexports_only() -> None:
     for path in MODULES:
         if path.name != "__init__.py":
             continue
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             plain = isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr)
             assert plain, f"{path}:{node.lineno}: code in __init__"
 

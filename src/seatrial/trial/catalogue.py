@@ -11,7 +11,7 @@ from seatrial.faults import registry as faults
 from seatrial.trial.model import BadTrial
 from seatrial.workloads import registry as workloads
 
-_ENVIRONMENTS = {
+ENVIRONMENTS = {
     "local": "processes on loopback, one proxy per directed link",
     "sim": "not available: one process, virtual time, exact replay (planned)",
     "netns": "not available: processes in network namespaces (planned)",
@@ -35,7 +35,7 @@ _LISTS: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "faults": _faults,
     "workloads": workloads.names,
     "checkers": checkers.names,
-    "environments": lambda: _ENVIRONMENTS,
+    "environments": lambda: ENVIRONMENTS,
 }
 
 

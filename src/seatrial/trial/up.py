@@ -18,7 +18,8 @@ from seatrial.cluster.spec import ClusterSpec
 from seatrial.trial.model import BadTrial
 
 LEADER_TIMEOUT_S = 20.0
-WATCH_INTERVAL_S = 0.5
+WATCH_INTERVAL_S = 0.1
+STOP_TIMEOUT_S = 6.0
 
 
 def up_command(*, nodes: int, directory: Path | None, options: Mapping[str, str]) -> int:
@@ -38,17 +39,31 @@ async def _up(spec: ClusterSpec) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    life = asyncio.ensure_future(_live(spec, stopped))
+    interrupted = asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait({life, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+        if not life.done():
+            print("stopping", flush=True)
+            done, _ = await asyncio.wait({life}, timeout=STOP_TIMEOUT_S)
+            if not done:  # interrupted before there was a leader
+                life.cancel()
+        return await life
+    except asyncio.CancelledError:
+        return 0
+    finally:
+        interrupted.cancel()
+
+
+async def _live(spec: ClusterSpec, stopped: asyncio.Event) -> int:
+    """Until `stopped`, or until a node ends by itself.  Returns the exit status."""
     async with spawn_cluster(spec) as cluster:
         await cluster.wait_for_leader(LEADER_TIMEOUT_S)
         print(_welcome(cluster), flush=True)
         while not stopped.is_set() and not cluster.unexpected_exits:
-            try:
-                await asyncio.wait_for(stopped.wait(), WATCH_INTERVAL_S)
-            except TimeoutError:
-                continue
+            await asyncio.sleep(WATCH_INTERVAL_S)
         crashes = [str(error) for error in cluster.unexpected_exits]
         if not crashes:
-            print("stopping", flush=True)
             await cluster.terminate_all()
     for crash in crashes:
         print(f"seatrial: {crash}", file=sys.stderr)
