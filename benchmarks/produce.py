@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -28,8 +29,8 @@ TOPIC = "produce-benchmark"
 
 
 @contextmanager
-def cluster(directory: Path, durability: str) -> Iterator[list[str]]:
-    """Three nodes; their Kafka addresses."""
+def cluster(directory: Path, durability: str) -> Iterator[tuple[list[str], list[psutil.Process]]]:
+    """Three nodes: their Kafka addresses and processes."""
     prefix = f"127.{100 + os.getpid() % 20}.{1 + os.getpid() // 20 % 250}"
     peers = ",".join(f"{n}@{prefix}.{n}:7101" for n in (1, 2, 3))
     processes = []
@@ -45,7 +46,7 @@ def cluster(directory: Path, durability: str) -> Iterator[list[str]]:
         addresses = [f"{prefix}.{n}:9092" for n in (1, 2, 3)]
         for address in addresses:
             wait_for_port(address)
-        yield addresses
+        yield addresses, [psutil.Process(process.pid) for process in processes]
     finally:
         for process in processes:
             process.terminate()
@@ -74,16 +75,16 @@ def create_topic(bootstrap: str) -> None:
         try:
             future.result(5)
             return
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        except (KafkaException, TimeoutError) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
 
-def measure(bootstrap: str, seconds: float, in_flight: int) -> tuple[float, list[float]]:
-    """(MB/s, delivery latencies in seconds of every 64th record)."""
+def measure(bootstrap: str, seconds: float, in_flight: int) -> tuple[float, float, list[float]]:
+    """(MB sent in all, MB/s, delivery latencies in seconds of every 64th record)."""
     latencies: list[float] = []
     failed = 0
     producer = Producer(
@@ -94,7 +95,7 @@ def measure(bootstrap: str, seconds: float, in_flight: int) -> tuple[float, list
             "batch.size": 65_536,
             "batch.num.messages": 64,
             "max.in.flight.requests.per.connection": in_flight,
-            "queue.buffering.max.messages": 4_000,
+            "queue.buffering.max.messages": 1_000,
         }
     )
 
@@ -122,7 +123,7 @@ def measure(bootstrap: str, seconds: float, in_flight: int) -> tuple[float, list
                 producer.poll(0.001)
         return sent
 
-    run(time.perf_counter() + 1.0)
+    warmed_up = run(time.perf_counter() + 1.0)
     producer.flush(30)
     latencies.clear()
     begun = time.perf_counter()
@@ -130,7 +131,8 @@ def measure(bootstrap: str, seconds: float, in_flight: int) -> tuple[float, list
     left = producer.flush(30)
     took = time.perf_counter() - begun
     assert left == 0 and failed == 0, f"{left} records not delivered, {failed} failed"
-    return sent * len(RECORD) / took / 1e6, latencies
+    megabytes = (warmed_up + sent) * len(RECORD) / 1e6
+    return megabytes, sent * len(RECORD) / took / 1e6, latencies
 
 
 def main() -> None:
@@ -144,15 +146,19 @@ def main() -> None:
     for durability in durabilities:
         with (
             tempfile.TemporaryDirectory(dir=options.directory) as directory,
-            cluster(Path(directory), durability) as addresses,
+            cluster(Path(directory), durability) as (addresses, processes),
         ):
             bootstrap = ",".join(addresses)
             create_topic(bootstrap)
-            rate, latencies = measure(bootstrap, options.seconds, options.in_flight)
+            before = [sum(process.cpu_times()[:2]) for process in processes]
+            megabytes, rate, latencies = measure(bootstrap, options.seconds, options.in_flight)
+            used = sorted(sum(p.cpu_times()[:2]) - cpu for p, cpu in zip(processes, before, strict=True))
             cuts = statistics.quantiles(latencies, n=100)
             print(
                 f"produce durability={durability:5} nodes=3 acks=all 1KB/64KB: {rate:6.1f} MB/s"
-                f"  delivery p50 {cuts[49] * 1e3:.1f} ms  p99 {cuts[98] * 1e3:.1f} ms",
+                f"  delivery p50 {cuts[49] * 1e3:.1f} ms  p99 {cuts[98] * 1e3:.1f} ms"
+                f"  CPU per MB: leader {used[-1] / megabytes * 1e3:.1f} ms, followers "
+                + ", ".join(f"{cpu / megabytes * 1e3:.1f} ms" for cpu in used[:-1]),
                 flush=True,
             )
 
