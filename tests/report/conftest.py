@@ -154,9 +154,7 @@ class SyntheticRun:
         for index, (at_ns, client, kind, fields) in enumerate(events):
             self.ops.append(Op(index=index, time_ns=at_ns, client=client, type=kind, **fields))
 
-    def _operation(
-        self, client: int, number: int, at_ns: int
-    ) -> tuple[dict[str, Json], int, OpType, dict[str, Json]]:
+    def _operation(self, client: int, number: int, at_ns: int) -> tuple[dict[str, Json], int, OpType, dict[str, Json]]:
         group = client % 4 + 2 if client < 6 else 1
         leader, _ = self._leader(group, at_ns)
         slow = any(o.kind == "latency" and o.begin_ns <= at_ns < o.end_ns for o in self.outages)
@@ -184,7 +182,8 @@ class SyntheticRun:
         read = reads[len(reads) * 2 // 3]
         before = [w for w in writes if w.time_ns < read.time_ns - 20 * MS][-2:]
         read = self.ops[read.index] = replace(read, value=before[0].value)
-        unknown = next(op for op in self.ops if op.f == "cas" and op.type is OpType.INFO)
+        swap = next(op for op in self.ops if op.f == "cas" and op.type is not OpType.INVOKE)
+        unknown = self.ops[swap.index] = replace(swap, type=OpType.INFO, error="node 2: ReadTimeout")
         appended = next(op for op in self.ops if op.f == "append" and op.type is OpType.OK)
         return [
             {

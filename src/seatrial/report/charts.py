@@ -3,7 +3,7 @@
 Rule: the size of what is drawn depends on the number of bins, never on the number of operations.  Drawings use the
 x-range 0 to WIDTH and are stretched by the page, so they hold no text.
 Final reads have strips of their own and count for neither rate nor latency; latency also leaves out operations that
-wait for data by design (`poll`, `assign`).
+wait for data by design (`poll`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from seatrial.report.loading import Operation
 WIDTH = 1000.0
 BINS_MAX = 400
 STRIPS_MAX = 16
-WAITS_FOR_DATA = frozenset({"poll", "assign"})
+WAITS_FOR_DATA = frozenset({"poll"})
 NICE_BIN_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000)
 
 
@@ -76,6 +76,8 @@ def sum_up(operations: Sequence[Operation], end_ns: int) -> Bins:
     outcomes = dict.fromkeys((OpType.OK, OpType.FAIL, OpType.INFO), 0)
     for operation in operations:
         invoked = operation.invoked
+        if invoked.f == "assign":
+            continue  # a consumer's own bookkeeping: nothing is asked of the cluster
         ended = operation.completed or invoked
         place = min(ended.time_ns // width_ns, count - 1)
         outcome = operation.outcome

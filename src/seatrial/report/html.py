@@ -63,6 +63,7 @@ def render_page(records: RunRecords) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"seconds": seconds, "duration": duration, "plain": plain, "thousands": thousands}
+    environment.globals["columns_of"] = columns_of
     return environment.get_template("page.html.j2").render(_context(records))
 
 
@@ -138,7 +139,11 @@ def longest_gap(operations: Sequence[Operation]) -> tuple[int, int]:
 
 
 def _is_acknowledgement(operation: Operation) -> bool:
-    return operation.outcome is OpType.OK and operation.invoked.f not in WAITS_FOR_DATA and not operation.is_final
+    return (
+        operation.outcome is OpType.OK
+        and operation.invoked.f not in {*WAITS_FOR_DATA, "assign"}
+        and not operation.is_final
+    )
 
 
 def _fault_kinds(summary: RunSummary, faults: Sequence[FaultRow]) -> list[dict[str, Any]]:
@@ -224,11 +229,22 @@ def thousands(value: float) -> str:
 
 
 def plain(value: Json) -> str:
-    """A statistic's value as text."""
+    """A statistic's value as text; of a list or a mapping its parts."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, int):
         return f"{value:,}"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(part) for part in value) or "none"
+    return str(value)
+
+
+def columns_of(value: Json) -> list[str]:
+    """The column names of a list of objects, in the order of first use; none for any other value."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        return []
+    return list(dict.fromkeys(name for row in value for name in row))
