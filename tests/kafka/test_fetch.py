@@ -144,7 +144,7 @@ def test_the_deadline_answers_with_what_is_there_and_is_one_for_all_partitions()
         append(broker.partitions["t", 3], b"x")
         began = time.monotonic()
         answers = await fetch(Wire(broker), *((p, 0) for p in range(20)), wait_ms=50, min_bytes=1 << 20)
-        assert 0.04 < time.monotonic() - began < 0.5  # and not 20 deadlines
+        assert 0.04 < time.monotonic() - began < 0.9  # and not 20 deadlines
         assert [p for p, answer in enumerate(answers) if answer.records] == [3]
 
     asyncio.run(scenario())

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.abc import ResourceLoader
+from importlib.abc import FileLoader
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
@@ -90,7 +90,7 @@ def load_schema(name: str) -> MessageSchema:
 
 def _read_definition(name: str) -> str:
     spec = importlib.util.find_spec("kafka")
-    if spec is None or spec.origin is None or not isinstance(spec.loader, ResourceLoader):
+    if spec is None or spec.origin is None or not isinstance(spec.loader, FileLoader):
         raise UnknownMessage(
             "kafka-python is not installed; its message definitions are needed: pip install kafka-python"
         )
