@@ -6,7 +6,7 @@ clients ask again.  Knows nothing of how nodes find each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from seatrial.kafka.backend import BackendError
@@ -44,17 +44,17 @@ def _is_missing(call: Call, wanted: Any) -> bool:
 
 
 async def _create_then_answer(call: Call, missing: Sequence[str]) -> Any:
-    failed: dict[str, ErrorCode] = {}
+    failed: set[str] = set()
     for name in missing:
         try:
             await create_topic(call.backend, call.settings, NewTopic(name), call.settings.metadata_timeout_ms / 1000)
         except RefusedTopic as refused:
             if refused.error != ErrorCode.TOPIC_ALREADY_EXISTS:  # somebody else was quicker: as good
-                failed[name] = refused.error
+                failed.add(name)
     return _metadata_response(call, [_wanted_metadata(call, wanted, failed) for wanted in call.request.topics])
 
 
-def _wanted_metadata(call: Call, wanted: Any, failed: dict[str, ErrorCode] | None = None) -> Any:
+def _wanted_metadata(call: Call, wanted: Any, failed: Collection[str] = ()) -> Any:
     """A topic by name, or by id where the name is null (version 12 and later)."""
     result = message("MetadataResponse").structure("MetadataResponseTopic")
     known = call.backend.metadata
@@ -69,8 +69,9 @@ def _wanted_metadata(call: Call, wanted: Any, failed: dict[str, ErrorCode] | Non
     error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if refuse_name(wanted.name) is not None:
         error = ErrorCode.INVALID_TOPIC_EXCEPTION
-    elif failed and failed.get(wanted.name) == ErrorCode.INVALID_REPLICATION_FACTOR:
-        error = ErrorCode.INVALID_REPLICATION_FACTOR
+    elif wanted.name in failed:
+        # Nodes have not registered yet, or there is no controller: it passes, and this makes clients ask again.
+        error = ErrorCode.LEADER_NOT_AVAILABLE
     return result(error_code=error, name=wanted.name)
 
 
