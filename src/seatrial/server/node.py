@@ -201,7 +201,7 @@ class Node:
             "leader_id": node.leader,
             "commit_index": node.commit_index,
             "last_applied": replica.last_applied,
-            "last_index": storage.last_index,
+            "last_index": node.last_index,  # of the core: entries on their way to storage count
             "first_index": storage.first_index,
             "digest": replica.machine.digest,
             "voters": list(node.configuration.voters),
