@@ -12,9 +12,7 @@ from kafka_python import peer_round_trip, random_message, served_messages
 from seatrial.kafka.codec import message
 from seatrial.kafka.wire import MalformedMessage
 
-SAMPLES = 12
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*importlib-resources:DeprecationWarning")  # kafka-python's own
+SAMPLES = 6
 
 
 @pytest.mark.parametrize(("name", "version"), served_messages())
@@ -43,7 +41,7 @@ def test_kafka_python_reads_and_writes_the_same_bytes(name: str, version: int) -
 def test_a_message_cut_anywhere_is_malformed_and_nothing_else(name: str, version: int) -> None:
     codec, rng = message(name), random.Random(f"cut/{name}/{version}")
     encoded = bytes(codec.encode(random_message(codec, version, rng), version))
-    for length in range(min(len(encoded), 600)):
+    for length in range(min(len(encoded), 200)):
         with pytest.raises(MalformedMessage):
             codec.decode(encoded[:length], 0, version)
 
@@ -51,7 +49,7 @@ def test_a_message_cut_anywhere_is_malformed_and_nothing_else(name: str, version
 @pytest.mark.parametrize(("name", "version"), served_messages())
 def test_random_bytes_are_a_message_or_malformed(name: str, version: int) -> None:
     codec, rng = message(name), random.Random(f"noise/{name}/{version}")
-    for _ in range(60):
+    for _ in range(25):
         noise = rng.randbytes(rng.randrange(1, 80))
         try:
             codec.decode(noise, 0, version)

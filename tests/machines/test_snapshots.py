@@ -88,7 +88,7 @@ def as_entries(steps: list[tuple[bool, bytes]]) -> list[Entry]:
 
 
 @pytest.mark.parametrize("name", MACHINES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_a_snapshot_in_between_makes_no_difference(name: str, data: st.DataObject) -> None:
     make, commands = MACHINES[name]
@@ -110,7 +110,7 @@ def test_a_snapshot_in_between_makes_no_difference(name: str, data: st.DataObjec
     assert restored.applied_index == straight.applied_index == len(entries)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 8), st.sampled_from([b"x", b"y"])), min_size=1, max_size=30))
 def test_a_session_s_commands_happen_once_however_often_they_are_sent(sent: list[tuple[int, bytes]]) -> None:
     """Any command may come again at any later place: the machine is as if each had come the first time alone."""
@@ -131,7 +131,7 @@ def test_a_session_s_commands_happen_once_however_often_they_are_sent(sent: list
         assert machine.get(key) == once.get(key)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=60))
 def test_an_idempotent_producer_s_batches_are_in_the_log_once_and_in_order(attempts: list[tuple[int, int]]) -> None:
     """A producer sends batches with up to five in flight; any attempt may be lost or doubled on the way."""
