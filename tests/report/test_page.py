@@ -202,20 +202,42 @@ def test_a_run_of_100_000_operations_renders_in_3_s_of_cpu_to_under_3_mb(synthet
     assert path.stat().st_size < 3_000_000
 
 
-@pytest.mark.slow
-@pytest.mark.external
-def test_a_browser_loads_the_page_without_an_error_and_the_script_draws_the_axis(
-    synthetic: Synthetic, tmp_path: Path
-) -> None:
+def in_browser(page: Path, profile: Path) -> tuple[str, str]:
+    """The document after its scripts have run, and what the browser logged."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
-    path = render(synthetic(seconds=10.0, rate=100.0).write("INVALID"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--dump-dom"]
-    done = subprocess.run([browser, *flags, path.as_uri()], capture_output=True, text=True, timeout=90, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    # The script replaces the axis that the page came with: 10 s in steps of 2 s, without trailing digits.
-    ticks = re.findall(r'class="xtick"[^>]*>([^<]*)<', done.stdout)
-    assert ticks == ["0 s", "2 s", "4 s", "6 s", "8 s", "10 s"] or ticks[:3] == ["0 s", "2 s", "4 s"]
-    assert 'viewBox="0 0 1000' in done.stdout
+    flags += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", "--dump-dom"]
+    done = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, timeout=90, check=True)
+    return done.stdout, done.stderr
+
+
+def ticks_of(document: str) -> list[str]:
+    return re.findall(r'class="xtick"[^>]*>([^<]*)<', document)
+
+
+@pytest.mark.slow
+@pytest.mark.external
+def test_a_browser_loads_the_page_without_an_error_and_its_script_draws_the_axis(
+    synthetic: Synthetic, tmp_path: Path
+) -> None:
+    document, log = in_browser(render(synthetic(seconds=10.0, rate=100.0).write("INVALID")), tmp_path / "profile")
+    assert "CONSOLE" not in log, log
+    assert ticks_of(document)[:3] == ["0 s", "2 s", "4 s"]
+
+
+@pytest.mark.slow
+@pytest.mark.external
+def test_showing_an_anomaly_in_the_timeline_zooms_every_chart_to_it(synthetic: Synthetic, tmp_path: Path) -> None:
+    page = render(synthetic(seconds=10.0, rate=100.0).write("INVALID"))
+    click = "<script>document.querySelectorAll('[data-zoom]')[1].click()</script></body>"
+    page.write_text(page.read_text().replace("</body>", click))
+    document, log = in_browser(page, tmp_path / "profile")
+    assert "CONSOLE" not in log, log
+    # The second anomaly is one append of a few milliseconds at the very beginning.
+    spans = {float(width) for width in re.findall(r'class="zoomable[^>]*viewBox="[\d.]+ 0 ([\d.]+) ', document)}
+    assert len(spans) == 1
+    assert max(spans) < 100
+    assert len(ticks_of(document)) >= 2
+    assert ticks_of(document)[-1] != "10 s"
