@@ -154,9 +154,9 @@ def test_every_regime_elects_one_leader_and_survives_its_loss(pre_vote: bool, ch
 
 
 def test_leaders_are_found_soon_after_a_crash() -> None:
-    """In 100 clusters, of which the leader crashes: in virtual time, with the default timers."""
+    """In 20 clusters, of which the leader crashes: in virtual time, with the default timers."""
     waits = []
-    for seed in range(100):
+    for seed in range(20):
         network = Network(3, seed=seed)
         network.run_until(network.has_leader)
         network.advance(500_000)
@@ -165,5 +165,5 @@ def test_leaders_are_found_soon_after_a_crash() -> None:
         network.run_until(network.has_leader)
         waits.append(network.now_us - began)
     waits.sort()
-    assert waits[50] < 500_000
+    assert waits[10] < 500_000
     assert waits[-1] < 1_500_000

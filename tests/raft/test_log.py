@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raft_network import Disk, entries_of
 
@@ -42,6 +42,7 @@ def test_entries_are_read_from_storage_and_tail_alike() -> None:
     assert log.entries(6, ROOM) == []
 
 
+@settings(deadline=None)
 @given(first=st.integers(1, 8), fitting=st.integers(0, 9), in_tail=st.integers(0, 7))
 def test_reading_is_bounded_in_bytes_but_gives_at_least_one_entry(first: int, fitting: int, in_tail: int) -> None:
     all_terms = [1] * 8
@@ -192,6 +193,7 @@ def test_looking_back_for_a_term_skips_later_terms(index: int, term: int, floor:
 LOGS = st.lists(st.integers(0, 1), max_size=8).map(lambda steps: [1 + sum(steps[: n + 1]) for n in range(len(steps))])
 
 
+@settings(deadline=None)
 @given(own=LOGS, leaders=LOGS, prev=st.integers(0, 8), kept=st.integers(0, 8))
 def test_appending_agrees_with_the_paper_word_for_word(
     own: list[int], leaders: list[int], prev: int, kept: int

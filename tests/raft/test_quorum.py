@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.raft.ids import NodeId
@@ -19,6 +19,7 @@ def has_majority(values: list[int], at: int) -> bool:
     return sum(value >= at for value in values) * 2 > len(values)
 
 
+@settings(deadline=None)
 @given(incoming=VALUES, outgoing=st.one_of(st.just([]), VALUES))
 def test_what_is_reached_is_the_highest_that_both_majorities_have(incoming: list[int], outgoing: list[int]) -> None:
     reached = joint_reached(list(incoming), list(outgoing))
@@ -30,6 +31,7 @@ def test_without_voters_nothing_is_reached() -> None:
     assert joint_reached([], []) == 0
 
 
+@settings(deadline=None)
 @given(voters=VOTERS)
 def test_any_two_majorities_overlap(voters: set[NodeId]) -> None:
     size = majority_size(len(voters))
@@ -37,6 +39,7 @@ def test_any_two_majorities_overlap(voters: set[NodeId]) -> None:
     assert len(voters) < 2 * size <= len(voters) + 2
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     incoming=VOTERS,
     outgoing=st.one_of(st.just(set()), VOTERS),

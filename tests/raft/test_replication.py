@@ -140,6 +140,22 @@ def test_a_follower_without_a_leadership_ignores_reports_of_unreachable_peers() 
     assert network[1].node.is_leader
 
 
+def test_a_leader_counts_itself_only_as_far_as_its_own_disk_has_come() -> None:
+    network = Network(3)
+    leader = network.elect(1)
+    leader.auto_sync = False
+    for data in (b"x", b"y"):
+        network.propose(data)
+    network.drop(lambda m: m.to == THREE)
+    network.deliver()
+    assert leader.node.status().peers[TWO].match_index == 3
+    assert leader.node.commit_index == 1
+    leader.finish_one_save()
+    assert leader.node.commit_index == 2
+    leader.finish_one_save()
+    assert leader.node.commit_index == 3
+
+
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raft_network import Host, Network
 
@@ -201,6 +201,21 @@ def test_a_leader_without_a_usable_snapshot_waits_for_one() -> None:
     assert network[3].commands() == COMMANDS
 
 
+def test_a_peer_that_falls_behind_while_replicating_is_sent_a_snapshot() -> None:
+    """Its window is full and everything in it is lost; meanwhile the log is compacted beyond it."""
+    network = Network(3, max_inflight_messages=1)
+    leader = network.elect(1)
+    for data in COMMANDS:
+        network.propose(data)
+        network.drop(lambda m: m.to == THREE)
+        network.deliver()
+    assert leader.node.status().peers[THREE].state == "replicate"
+    leader.make_snapshot()
+    network.advance(500_000)
+    assert network[3].commands() == COMMANDS
+    assert network[3].node.status().snapshot_index == 11
+
+
 def test_a_follower_that_catches_up_otherwise_ends_the_sending() -> None:
     network = behind()
     sending(network)
@@ -214,6 +229,7 @@ def test_a_follower_that_catches_up_otherwise_ends_the_sending() -> None:
     assert leader.node._core.leadership.snapshot is None, "its bytes are let go"
 
 
+@settings(deadline=None)
 @given(size=st.integers(0, 40), chunk=st.integers(1, 15), order=st.lists(st.integers(0, 3), max_size=60))
 def test_any_order_of_chunks_gives_the_snapshot_or_nothing(size: int, chunk: int, order: list[int]) -> None:
     """Steps of 0: the chunk that is asked for; else: one that is 1 to 3 chunks off."""

@@ -217,6 +217,8 @@ def _begin_snapshot(core: Core, leadership: Leadership, progress: Progress) -> N
     if snapshot is None or snapshot.meta != newest:
         snapshot = core.log.read_snapshot()
     if snapshot is None or snapshot.meta.last_included_index < progress.next_index - 1:
+        if progress.state == REPLICATE:
+            progress.become_probe()
         progress.paused = True  # none that would help is there yet: try again at the peer's next heartbeat answer
         return
     leadership.snapshot = snapshot
