@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
+_BUFFERS_MAX = 1024  # of one vectored write: IOV_MAX on Linux
 
 
 class Clock(Protocol):
@@ -163,15 +164,17 @@ class RealFile:
         self._fd = fd
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        total = sum(len(b) for b in buffers)
-        # IOV_MAX is 1,024 on Linux; more buffers than that are joined.
-        pending: Sequence[Buffer] = buffers if len(buffers) <= 512 else [b"".join(buffers)]
-        written = os.pwritev(self._fd, pending, offset)
-        if written < total:
-            rest = memoryview(b"".join(pending))[written:]
-            while rest:
-                offset, count = offset + written, os.pwrite(self._fd, rest, offset + written)
-                rest, written = rest[count:], count
+        for first in range(0, len(buffers), _BUFFERS_MAX):
+            pending = buffers[first : first + _BUFFERS_MAX]
+            total = sum(len(b) for b in pending)
+            written = os.pwritev(self._fd, pending, offset)
+            if written < total:
+                rest = memoryview(b"".join(pending))[written:]
+                at = offset + written
+                while rest:
+                    count = os.pwrite(self._fd, rest, at)
+                    rest, at = rest[count:], at + count
+            offset += total
 
     def read(self, offset: int, size: int) -> bytes:
         parts: list[bytes] = []
