@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -35,7 +34,7 @@ class Nodes:
     async def start(
         self, node: int, peers: dict[int, str] | None = None, cluster: str = "test", **options: Any
     ) -> FramedTransport:
-        settings: dict[str, Any] = {"listen": "127.0.0.1:0", "dead_after_s": 0.5, **options}
+        settings: dict[str, Any] = {"listen": "127.0.0.1:0", **options}
         transport = FramedTransport(
             NodeId(node),
             cluster,
@@ -74,7 +73,6 @@ class Nodes:
             finally:
                 await self.close()
             await asyncio.sleep(0)
-            gc.collect()
             assert not errors, errors
 
         asyncio.run(then_close())

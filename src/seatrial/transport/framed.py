@@ -137,7 +137,14 @@ class FramedTransport:
         self._checks = loop.call_later(_CHECK_INTERVAL_S, self._check_connections)
 
     def _incoming_connection(self) -> IncomingConnection:
-        return IncomingConnection(self, self._clock, self._node_id, self._limits.frame_bytes_max)
+        limits = self._limits
+        return IncomingConnection(
+            self,
+            self._clock,
+            self._node_id,
+            frame_bytes_max=limits.frame_bytes_max,
+            progress_us=limits.sign_of_life_us,
+        )
 
     async def close(self) -> None:
         if self._checks is not None:

@@ -16,7 +16,6 @@ from seatrial.transport.handshake import HANDSHAKE_BYTES_MAX, Hello, Rejected, p
 from seatrial.transport.receiver import FrameReceiver
 
 _PONG: Final = pack_frame(PONG, b"")
-_PROGRESS_INTERVAL_US: Final = 500_000
 
 
 class Acceptor(Protocol):
@@ -39,10 +38,13 @@ class Acceptor(Protocol):
 class IncomingConnection(FrameReceiver):
     """Answers HELLO and PING, and hands on messages."""
 
-    def __init__(self, acceptor: Acceptor, clock: Clock, node_id: NodeId, frame_bytes_max: int) -> None:
+    def __init__(
+        self, acceptor: Acceptor, clock: Clock, node_id: NodeId, *, frame_bytes_max: int, progress_us: float
+    ) -> None:
         super().__init__(HANDSHAKE_BYTES_MAX)
         self._acceptor, self._clock, self._node_id = acceptor, clock, node_id
         self._welcomed_bytes_max = frame_bytes_max
+        self._progress_us = progress_us
         self._transport: asyncio.Transport | None = None
         self._pong_us = 0
         self.since_us = clock.now_us()
@@ -66,7 +68,7 @@ class IncomingConnection(FrameReceiver):
     def buffer_updated(self, nbytes: int) -> None:
         now = self.received_us = self._clock.now_us()
         # A large frame on a slow link takes its time: show the sender that it is getting through.
-        if self.hello is not None and now - self._pong_us >= _PROGRESS_INTERVAL_US:
+        if self.hello is not None and now - self._pong_us >= self._progress_us:
             self._pong(now)
         super().buffer_updated(nbytes)
 

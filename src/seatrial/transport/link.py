@@ -41,8 +41,7 @@ from seatrial.transport.codec import (
 from seatrial.transport.handshake import HANDSHAKE_BYTES_MAX, Hello
 from seatrial.transport.receiver import FrameReceiver
 
-_WRITE_BUFFER_HIGH: Final = 1 << 20
-_PING_INTERVAL_US: Final = 500_000
+_WRITE_BUFFER_HIGH: Final = 256 << 10  # the rest waits here, where it can be counted and dropped
 _IDLE_LAZY_US: Final = 30_000_000
 _BEAT_BYTES: Final = 32
 _PING: Final = pack_frame(PING, b"")
@@ -59,6 +58,11 @@ class Limits:
     back_off_first_s: float
     back_off_max_s: float
     back_off_rejected_s: float
+
+    @property
+    def sign_of_life_us(self) -> float:
+        """How often a connection in use shows that it is: well within the time after which it is given up."""
+        return self.dead_after_s * 1e6 / 4
 
 
 class OutgoingConnection(FrameReceiver):
@@ -220,7 +224,7 @@ class PeerLink:
             return
         self._pending, self._pending_bytes, self._pending_messages = [], 0, 0
         now = self._flushed_us = self._clock.now_us()
-        if connection.asked_us is None and now - connection.pinged_us >= _PING_INTERVAL_US:
+        if connection.asked_us is None and now - connection.pinged_us >= self._limits.sign_of_life_us:
             buffers.append(_PING)
             size += len(_PING)
             connection.asked_us = connection.pinged_us = now
@@ -295,6 +299,7 @@ class PeerLink:
         while True:
             if self._lazy:
                 await self._wanted.wait()
+            self._kicked.clear()  # a call that comes while this attempt is under way is a reason for the next
             connection = await self._connect()
             if connection is not None:
                 await asyncio.wait([connection.closed])
@@ -321,7 +326,6 @@ class PeerLink:
         if self._was_rejected:
             most = limits.back_off_rejected_s
         self._failures = min(self._failures + 1, 16)
-        self._kicked.clear()
         try:
             async with asyncio.timeout(self._rng.uniform(most / 2, most)):
                 await self._kicked.wait()

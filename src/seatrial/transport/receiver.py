@@ -13,6 +13,7 @@ from typing import Final
 from seatrial.transport.codec import FRAME_HEADER, MalformedFrame
 
 _BUFFER_BYTES: Final = 64 << 10
+_SPARE_BYTES_MAX: Final = 1 << 20  # a larger buffer is not kept
 _OWN_BUFFER_FROM: Final = 16 << 10  # a frame of this size is received into a buffer of its own
 
 
@@ -29,6 +30,7 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         self._view = memoryview(bytearray(_BUFFER_BYTES))
         self._start = self._end = 0
         self._own: memoryview | None = None  # of the large frame being received
+        self._spare = memoryview(b"")  # of the one before: reused, as fresh memory costs more than the copy into it
         self._own_kind = 0
         self._own_filled = 0
         self._ended = False
@@ -62,6 +64,8 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
                 if self._own_filled == len(self._own):
                     body, self._own = self._own, None
                     self.frame(self._own_kind, body)
+                    if len(self._spare) > _SPARE_BYTES_MAX:
+                        self._spare = memoryview(b"")
                 return
             self._end += nbytes
             self._take_frames()
@@ -89,7 +93,9 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
 
     def _begin_own(self, kind: int, length: int, body_at: int) -> None:
         self._own_filled = self._end - body_at
-        self._own, self._own_kind = memoryview(bytearray(length)), kind
+        if length > len(self._spare) or length > _SPARE_BYTES_MAX:
+            self._spare = memoryview(bytearray(length))
+        self._own, self._own_kind = self._spare[:length], kind
         self._own[: self._own_filled] = self._view[body_at : self._end]
         self._start = self._end = 0
 
