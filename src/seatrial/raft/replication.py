@@ -74,12 +74,17 @@ def _send_commit(core: Core, progress: Progress) -> None:
     core.messages.append(Heartbeat(core.node_id, progress.node_id, Term(core.term), Index(index), 0))
 
 
-def _send_empty(core: Core, progress: Progress) -> None:
-    """No entries: is refused if anything before `next_index` was lost, and acknowledged if all is there."""
+def _send_empty(core: Core, progress: Progress) -> bool:
+    """No entries: is refused if anything before `next_index` was lost, and acknowledged if all is there.
+
+    False where the log no longer knows the term of the entry before `next_index`.
+    """
     prev_index = progress.next_index - 1
     prev_term = core.log.term(prev_index)
-    if prev_term is not None:
-        _send_entries(core, progress, prev_index, prev_term, _NOTHING)
+    if prev_term is None:
+        return False
+    _send_entries(core, progress, prev_index, prev_term, _NOTHING)
+    return True
 
 
 def _send_entries(core: Core, progress: Progress, prev_index: int, prev_term: int, entries: list[Entry]) -> None:
@@ -194,8 +199,9 @@ def _recover_lost(core: Core, leadership: Leadership, progress: Progress) -> Non
         progress.responded = False
     elif progress.state == SNAPSHOT:
         _send_chunk(core, progress)
-    elif len(progress.window):
-        _send_empty(core, progress)
+    elif len(progress.window) and not _send_empty(core, progress):
+        progress.become_probe()  # what it lacks is compacted meanwhile
+        leadership.dirty = True
 
 
 def report_unreachable(core: Core, peer: NodeId) -> None:
