@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import resource
 import signal
 import socket
@@ -419,6 +420,28 @@ def test_unsafe_switches_print_a_loud_warning(tmp_path: Path) -> None:
         assert (warning["level"], warning["switches"]) == ("warning", "stale-reads")
 
 
+@pytest.mark.parametrize("switches", [(), ("ack-before-commit",), ("stale-reads",)])
+def test_planted_bugs_answer_without_a_majority_and_the_server_as_shipped_does_not(
+    tmp_path: Path, switches: tuple[str, ...]
+) -> None:
+    flags = tuple(part for switch in switches for part in ("--unsafe", switch))
+    with servers(tmp_path, 3, *flags) as cluster:
+        leader = cluster.leader("kv")
+        url = f"{leader.http}/api/v1/kv/k"
+        assert httpx.put(url, content=b"1", timeout=10).status_code == 200
+        for server in cluster:
+            if server is not leader:
+                server.signal(signal.SIGSTOP)
+        try:
+            written = httpx.put(f"{url}?timeout_ms=1000", content=b"2", timeout=10).status_code
+            read = httpx.get(f"{url}?timeout_ms=1000", timeout=10).status_code
+        finally:
+            for server in cluster:
+                server.signal(signal.SIGCONT)
+        assert (written == 200) == ("ack-before-commit" in switches), written
+        assert (read == 200) == ("stale-reads" in switches), read
+
+
 def test_metrics_are_prometheus_text_with_lag_on_the_leader(tmp_path: Path) -> None:
     with servers(tmp_path) as cluster:
         create_topic(cluster, "t")
@@ -436,4 +459,5 @@ def test_metrics_are_prometheus_text_with_lag_on_the_leader(tmp_path: Path) -> N
         text = httpx.get(f"{leader.http}/metrics", timeout=5).text
         assert 'seatrial_raft_is_leader{group="t/0"} 1.0' in text
         assert 'seatrial_kafka_request_latency_seconds_bucket{api_key="0",le="+Inf"} 1.0' in text
+        assert re.search(r'seatrial_storage_sync_latency_seconds_bucket{le="\+Inf"} [1-9]', text)
         assert 'seatrial_kafka_high_watermark{partition="0",topic="t"} 1.0' in text

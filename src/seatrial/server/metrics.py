@@ -110,7 +110,9 @@ class NodeCollector(Collector):
         )
         for api_key, histogram in sorted(listener.latencies.by_key.items()):
             latency.add_metric([str(api_key)], buckets_of(histogram), histogram.sum_s)
-        yield from (connections, refused, received, sent, latency)
+        sync = HistogramMetricFamily("seatrial_storage_sync_latency_seconds", "one file made durable")
+        sync.add_metric([], buckets_of(self._node.files.sync_latency), self._node.files.sync_latency.sum_s)
+        yield from (connections, refused, received, sent, latency, sync)
 
 
 def buckets_of(histogram: Histogram) -> list[tuple[str, float]]:

@@ -16,6 +16,7 @@ from seatrial.kafka.dispatch import Dispatcher
 from seatrial.raft.config import RaftConfig
 from seatrial.server.broker import Broker, role_name
 from seatrial.server.config import ServerConfig
+from seatrial.server.disk_latency import TimedFiles
 from seatrial.server.errors import StartError
 from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
@@ -69,8 +70,9 @@ class Node:
         self._on_fatal = on_fatal
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: Any = None
+        self.files = TimedFiles(files, clock)
         storage = SegmentStorage(
-            files,
+            self.files,
             config.data_dir,
             durability=config.durability,
             node_id=config.node_id,
