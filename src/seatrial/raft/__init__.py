@@ -1,6 +1,7 @@
 """Pure consensus: Raft as a state machine without clock, I/O, threads or randomness of its own."""
 
 from seatrial.raft.config import RaftConfig
+from seatrial.raft.describe import describe_message, describe_ready, describe_status
 from seatrial.raft.errors import NotLeader, ProposalDropped, ProposalRefused
 from seatrial.raft.inspection import PeerProgress, Status
 from seatrial.raft.log import StableLog
@@ -22,4 +23,7 @@ __all__ = [
     "SoftState",
     "StableLog",
     "Status",
+    "describe_message",
+    "describe_ready",
+    "describe_status",
 ]
