@@ -34,10 +34,10 @@ class FakeClock:
 
 @dataclass(slots=True)
 class FakeStore:
-    """One linearizable store behind all nodes.
+    """One linearizable store behind all nodes, with sessions that apply a request once.
 
-    `answers` may replace the answer to a write: it is called with (node, what the store did) before the answer is
-    sent, and returns a response, or raises ConnectionError to close the connection without one.
+    `refuse` may answer instead of the store, before anything is done; `after` may replace the answer to a write that
+    was done, given the node and the status that it would have had.
     """
 
     values: dict[str, tuple[bytes, int]] = field(default_factory=dict)

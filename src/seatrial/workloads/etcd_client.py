@@ -10,7 +10,15 @@ import httpx
 
 from seatrial.history import Json, OpType
 from seatrial.workloads.base import Completion, Request
-from seatrial.workloads.etcd_gateway import EtcdError, encode, put, put_of, read_range, transact
+from seatrial.workloads.etcd_gateway import (
+    EtcdError,
+    encode,
+    put,
+    put_if_all_exist,
+    put_of,
+    read_range,
+    transact,
+)
 from seatrial.workloads.http_outcomes import after_exception, open_client
 from seatrial.workloads.kv_client import MISMATCH
 from seatrial.workloads.node_choice import NodeChoice
@@ -77,17 +85,7 @@ class EtcdClient:
         if self._filled is None:
             await put(self._http, base, key, value)
             return True
-        first, end = self._filled
-        compare = [
-            {
-                "key": encode(first),
-                "range_end": encode(end),
-                "target": "VERSION",
-                "result": "GREATER",
-                "version": "0",
-            }
-        ]
-        return await transact(self._http, base, compare=compare, success=[put_of(key, value)])
+        return await put_if_all_exist(self._http, base, key, value, *self._filled)
 
     def _value(self, text: str | None) -> Json:
         if self._filled is not None:

@@ -78,3 +78,15 @@ async def transact(http: httpx.AsyncClient, base: str, *, compare: Json, success
     """Whether the comparisons held and `success` was therefore applied."""
     answer = await post(http, base, "kv/txn", {"compare": compare, "success": success})
     return answer.get("succeeded") is True
+
+
+async def put_if_all_exist(http: httpx.AsyncClient, base: str, key: str, value: Json, first: str, end: str) -> bool:
+    """A transaction that puts one key if every key from `first` up to but without `end` has a VERSION above 0."""
+    compare = {
+        "key": encode(first),
+        "range_end": encode(end),
+        "target": "VERSION",
+        "result": "GREATER",
+        "version": "0",
+    }
+    return await transact(http, base, compare=[compare], success=[put_of(key, value)])
