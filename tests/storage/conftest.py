@@ -23,7 +23,24 @@ class Node:
     def __init__(self) -> None:
         self.content = bytearray()
         self.durable = b""
-        self.unsynced: list[tuple[int, bytes]] = []
+        self.unsynced: list[tuple[int, bytes | None]] = []  # writes in order; or a new size, with None
+
+    def settle(self) -> None:
+        """What was written since the last sync reaches the disk; nothing else does."""
+        content = bytearray(self.durable)
+        for offset, data in self.unsynced:
+            apply(content, offset, data)
+        self.durable = bytes(content)
+        self.unsynced.clear()
+
+
+def apply(content: bytearray, offset: int, data: bytes | None) -> None:
+    """A write at `offset`; or, with None, a change of size to it."""
+    content.extend(bytes(max(0, offset - len(content))))
+    if data is None:
+        del content[offset:]
+    else:
+        content[offset : offset + len(data)] = data
 
 
 class FakeFile:
@@ -33,9 +50,8 @@ class FakeFile:
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         self.disk.call("write", self.path)
         assert self.is_open, f"write to the closed file {self.path}"
-        data, content = b"".join(buffers), self.node.content
-        content.extend(bytes(max(0, offset - len(content))))
-        content[offset : offset + len(data)] = data
+        data = b"".join(buffers)
+        apply(self.node.content, offset, data)
         self.node.unsynced.append((offset, data))
 
     def read(self, offset: int, size: int) -> bytes:
@@ -45,24 +61,31 @@ class FakeFile:
         return bytes(self.node.content[offset : offset + size])
 
     def sync(self) -> None:
-        self.disk.call("sync", self.path)
         assert self.is_open, f"sync of the closed file {self.path}"
-        self.node.durable = bytes(self.node.content)
-        self.node.unsynced.clear()
+        try:
+            self.disk.call("sync", self.path)
+        except OSError:
+            # As Linux does: the pages count as clean now, can still be read, and are not on disk.
+            self.node.unsynced.clear()
+            raise
+        self.node.settle()
 
     def size(self) -> int:
         return len(self.node.content)
 
     def truncate(self, size: int) -> None:
         self.disk.call("truncate", self.path)
-        del self.node.content[size:]
-        self.node.content.extend(bytes(size - len(self.node.content)))
+        self._resize(size)
 
     def allocate(self, size: int) -> None:
         self.disk.call("allocate", self.path)
         if not self.disk.can_allocate:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), self.path)
-        self.node.content.extend(bytes(max(0, size - len(self.node.content))))
+        self._resize(max(size, len(self.node.content)))
+
+    def _resize(self, size: int) -> None:
+        apply(self.node.content, size, None)
+        self.node.unsynced.append((size, None))
 
     def close(self) -> None:
         self.is_open = False
@@ -113,10 +136,13 @@ class FakeDisk:
         self.calls: list[tuple[str, str]] = []
         self.fail_at: int | None = None
         self.fail_with = errno.EIO
+        self.recovers = False  # only one call fails
 
     def call(self, what: str, path: str) -> None:
         self.calls.append((what, path))
         if self.fail_at is not None and len(self.calls) > self.fail_at:
+            if self.recovers:
+                self.fail_at = None
             raise OSError(self.fail_with, os.strerror(self.fail_with), path)
 
     def open(self, path: str, *, create: bool = False) -> FakeFile:
@@ -156,7 +182,8 @@ class FakeDisk:
     def sync_directory(self, path: str) -> None:
         self.call("sync_directory", path)
         for name in {*self.names, *self.durable_names}:
-            if name.rpartition("/")[0] == path:
+            directory = name.rpartition("/")[0]
+            if directory == path or (directory.startswith(path) and directory not in self.directories):
                 if name in self.names:
                     self.durable_names[name] = self.names[name]
                 else:
@@ -185,12 +212,21 @@ class FakeDisk:
 
     def after_power_cut(self, rng: random.Random | None = None) -> FakeDisk:
         """The disk without what was not synced; with `rng`, any part of it in any order reached the disk."""
-        return self._copy(self.durable_names, lambda node: bytes(node.durable) if rng is None else _torn(node, rng))
+        if rng is None:
+            return self._copy(self.durable_names, lambda node: node.durable)
+        names = {}
+        for name in sorted({*self.names, *self.durable_names}):
+            found = [known[name] for known in (self.names, self.durable_names) if name in known]
+            kept = found[0] if len(found) == 2 and found[0] is found[1] else rng.choice([*found, None][:2])
+            if kept is not None:
+                names[name] = kept
+        return self._copy(names, lambda node: _torn(node, rng))
 
     def _copy(self, names: dict[str, Node], content: Callable[[Node], bytes]) -> FakeDisk:
         copy = FakeDisk()
         copy.directories, copy.can_allocate = set(self.directories), self.can_allocate
         for name, node in names.items():
+            copy.make_directory(name.rpartition("/")[0])
             kept = copy.names[name] = copy.durable_names[name] = Node()
             kept.content = bytearray(content(node))
             kept.durable = bytes(kept.content)
@@ -201,11 +237,13 @@ def _torn(node: Node, rng: random.Random) -> bytes:
     content = bytearray(node.durable)
     content.extend(bytes(max(0, rng.randint(0, len(node.content)) - len(content))))
     for offset, data in node.unsynced:
+        if data is None:
+            if rng.random() < 0.5:
+                apply(content, offset, None)
+            continue
         for at in range(0, len(data), 16):  # small sectors, so that small logs tear too
             if rng.random() < 0.5:
-                part = data[at : at + 16]
-                content.extend(bytes(max(0, offset + at + len(part) - len(content))))
-                content[offset + at : offset + at + len(part)] = part
+                apply(content, offset + at, data[at : at + 16])
     return bytes(content)
 
 

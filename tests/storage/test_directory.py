@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -75,23 +76,26 @@ def test_groups_without_an_identity_are_refused(kit: Any) -> None:
 
 def test_a_removal_cut_short_is_finished_on_start(kit: Any) -> None:
     async def scenario() -> None:
-        for cut_at in range(1, 9):
+        for cut_at in range(1, 11):
             disk = kit.disk()
-            storage = kit.storage(disk)
+            storage = kit.storage(disk, segment_bytes=1)
             for n in (1, 2):
-                await kit.save(storage.open_group(GroupId(n)), kit.entries(1, 2), kit.state(1))
+                for index in (1, 2):
+                    await kit.save(storage.open_group(GroupId(n)), kit.entries(index, index), kit.state(1))
             disk.fail_at = len(disk.calls) + cut_at
             storage.remove_group(GroupId(1))
             with pytest.raises(GroupBeingRemoved):
                 storage.open_group(GroupId(1))
             storage.close()
-            again = kit.storage(disk.after_kill())
-            assert kit.log(again.open_group(GroupId(2))) == kit.entries(1, 2)
-            again_one = again.open_group(GroupId(1))  # whole or gone, never damaged
-            assert kit.log(again_one) in ([], kit.entries(1, 2))
-            if kit.log(again_one) == []:
-                await kit.save(again_one, kit.entries(1, 1), kit.state(1))
-            again.close()
+            torn = [disk.after_power_cut(random.Random(seed)) for seed in range(8)]
+            for survivor in (disk.after_kill(), disk.after_power_cut(), *torn):
+                again = kit.storage(survivor)
+                assert kit.log(again.open_group(GroupId(2))) == kit.entries(1, 2)
+                again_one = again.open_group(GroupId(1))  # whole or gone, never damaged
+                assert kit.log(again_one) in ([], kit.entries(1, 2))
+                if kit.log(again_one) == []:
+                    await kit.save(again_one, kit.entries(1, 1), kit.state(1))
+                again.close()
 
     kit.run(scenario())
 

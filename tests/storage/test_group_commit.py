@@ -150,6 +150,54 @@ def test_after_a_failed_call_nothing_is_reported_durable(kit: Any, nth: int, num
     kit.run(scenario())
 
 
+def test_what_was_queued_behind_a_failed_write_is_not_durable_even_on_close(kit: Any) -> None:
+    """The disk recovers at once, and closing has more to write: none of it may be believed."""
+
+    async def scenario() -> None:
+        disk = kit.disk()
+        storage = kit.storage(disk)
+        group = storage.open_group(GROUP)
+        await kit.save(group, kit.entries(1, 1), kit.state(1))
+        disk.held = True
+        done: list[int] = []
+        for n in (2, 3):
+            group.save(hard_state=None, entries=kit.entries(n, n), snapshot=None, done=lambda n=n: done.append(n))
+            await turns()
+        disk.fail_at, disk.recovers = len(disk.calls), True
+        storage.close()
+        await turns()
+        assert done == []
+        assert [type(e) for e in kit.fatal] == [StorageFailed]
+        # Nor may the watermark claim it: the log would be taken for damaged.
+        for survivor in (disk.after_kill(), disk.after_power_cut()):
+            assert kit.log(kit.storage(survivor).open_group(GROUP)) == kit.entries(1, 1)
+
+    kit.run(scenario())
+
+
+def test_an_entry_on_its_way_to_disk_is_read_from_memory(kit: Any) -> None:
+    """It was on disk before, was forgotten by the cache meanwhile, and is being written again, to another place."""
+
+    async def scenario() -> None:
+        disk = kit.disk()
+        group = kit.storage(disk, cache_bytes=300).open_group(GROUP)
+        first, second = kit.entries(1, 2)
+        await kit.save(group, [first], kit.state(1))
+        disk.held = True
+        group.save(hard_state=None, entries=[second], snapshot=None, done=lambda: None)
+        await turns()
+        group.save(hard_state=None, entries=[first], snapshot=None, done=lambda: None)
+        disk.release()
+        disk.held = True
+        await turns()
+        assert group.entries(Index(1), Index(1), 100) == [first]
+        disk.release()
+        await turns()
+        assert group.entries(Index(1), Index(1), 100) == [first]
+
+    kit.run(scenario())
+
+
 def test_a_snapshot_that_cannot_be_written_is_fatal(kit: Any) -> None:
     async def scenario() -> None:
         disk = kit.disk()

@@ -12,7 +12,7 @@ import pytest
 from seatrial.raft.ids import GroupId, Index
 from seatrial.raft.messages import Entry, HardState
 from seatrial.storage import DamagedLog
-from seatrial.storage.frames import BATCH_SIZE, FRAME, NOWHERE, Place
+from seatrial.storage.frames import BATCH_SIZE, FRAME, NOWHERE, Place, pack_entries, seed_of, unpack_entry
 from seatrial.storage.recovery import RecoveredLog, Recovery
 from seatrial.storage.watermarks import Watermarks
 
@@ -131,8 +131,6 @@ def check(built: Built, disk: Any, expected: Reached | None, where: str, *, kit:
 
 
 def read_back(disk: Any, found: RecoveredLog) -> list[Entry]:
-    from seatrial.storage.frames import seed_of, unpack_entry
-
     entries = []
     for index in range(found.index.first, found.index.last + 1):
         sequence, offset = found.index.place(index)
@@ -285,6 +283,19 @@ def test_a_segment_of_another_group_or_place_is_refused(kit: Any) -> None:
     check(built, disk, None, "the second segment's bytes in the first", kit=kit)
 
 
+def test_another_groups_entry_in_this_groups_segment_is_refused(kit: Any) -> None:
+    """The frame is whole, and of the right index and term: only the seed of its checksum gives it away."""
+    built = build(kit, 1)
+    path = f"{DIRECTORY}/{built.segments[0]}"
+    entry = kit.entry(1, 1, data_of(1, 1)[::-1])
+    frame: list[Any] = []
+    pack_entries([entry], seed_of(GroupId(8), 1), frame)
+    disk = built.disk.after_kill()
+    at = BATCH_SIZE
+    disk.names[path].content[at : at + FRAME.size + len(entry.data)] = b"".join(frame)
+    check(built, disk, None, "another group's entry", kit=kit)
+
+
 def test_a_segment_rolled_back_to_an_older_version_is_refused(kit: Any) -> None:
     built, older = build(kit, 100_000), build(kit, 100_000, SAVES[:-1])
     path = f"{DIRECTORY}/{built.segments[0]}"
@@ -328,12 +339,11 @@ def test_what_was_read_is_made_durable_before_it_is_relied_on(kit: Any) -> None:
     async def scenario() -> None:
         group = kit.storage(disk).open_group(GROUP)
         await kit.save(group, kit.entries(1, 2), kit.state(1))
-        disk.fail_at = len(disk.calls) + 1  # the write succeeds, the sync fails
+        disk.fail_at, disk.recovers = len(disk.calls) + 1, True  # the write succeeds, the sync fails
         group.save(hard_state=None, entries=kit.entries(3, 4), snapshot=None, done=lambda: None)
         while not kit.fatal:
             await kit.save(kit_idle)
-        # Same pages, next process.
-        disk.fail_at = None
+        # Same pages, next process; to sync them would change nothing, as they count as clean.
         disk.locked.clear()
         group = kit.storage(disk).open_group(GROUP)
         assert kit.log(group) == kit.entries(1, 4)

@@ -25,7 +25,9 @@ def survivors(disk: Any) -> list[Any]:
     return [disk.after_kill(), disk.after_power_cut(), *torn]
 
 
-def crash_at_every_call(kit: Any, life: Callable[[Any, list[str]], Any], check: Callable[[Any, list[str]], None]) -> int:
+def crash_at_every_call(
+    kit: Any, life: Callable[[Any, list[str]], Any], check: Callable[[Any, list[str]], None]
+) -> int:
     """Run `life` again and again, with one more disk call each time; returns how many it takes."""
     for calls in range(1, 200):
         disk, done = kit.disk(), list[str]()
