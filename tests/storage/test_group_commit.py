@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from typing import Any
 
@@ -111,6 +112,29 @@ def test_durability_os_survives_any_power_cut_with_a_prefix(kit: Any) -> None:
         for seed in range(100):
             survivor = kit.storage(disk.after_power_cut(random.Random(seed)), durability="os").open_group(GROUP)
             assert kit.log(survivor) == [kit.entry(n, data=bytes([n]) * 60) for n in range(1, survivor.last_index + 1)]
+
+    kit.run(scenario())
+
+
+def test_a_cut_that_is_itself_cut_short_is_finished_the_next_time(kit: Any) -> None:
+    """Several segments behind the tear, and a power cut during each step of removing them."""
+
+    async def scenario() -> None:
+        disk = kit.disk()
+        group = kit.storage(disk, durability="os", segment_bytes=1).open_group(GROUP)
+        for n in range(1, 7):
+            await kit.save(group, [kit.entry(n)], kit.state(1))
+        image = disk.after_kill()
+        second = next(name for name in image.names if "segment-00000002" in name)
+        image.names[second].content[60] ^= 1
+        for calls in range(12):
+            torn = image.after_kill()
+            storage = kit.storage(torn, durability="os")
+            torn.fail_at = len(torn.calls) + calls
+            with contextlib.suppress(StorageFailed):
+                storage.open_group(GROUP)
+            for survivor in (torn.after_kill(), torn.after_power_cut()):
+                assert kit.log(kit.storage(survivor, durability="os").open_group(GROUP)) == kit.entries(1, 1)
 
     kit.run(scenario())
 

@@ -36,7 +36,10 @@ class GroupStorage(Protocol):
         """Of an entry that is kept, or of the snapshot's last; None otherwise."""
 
     def entries(self, first: Index, last: Index, max_bytes: int) -> list[Entry]:
-        """Entries [first, last], at least one, then as many as fit `max_bytes`."""
+        """Entries [first, last], at least one, then as many as fit `max_bytes`.
+
+        Raises DamagedLog where one that was written cannot be read back.
+        """
 
     def read_snapshot(self) -> Snapshot | None:
         """The newest durable snapshot, read from disk."""

@@ -236,13 +236,15 @@ class Recovery:
 
     def _cut(self, replay: _Replay, run: dict[int, str]) -> None:
         """Make the directory what was read: durably, so that what was cut can never come back behind new frames."""
-        if not run:
+        if replay.problem is None:
             return
         sequence, offset = replay.end
-        for later in [s for s in run if s > sequence or (s == sequence and offset == 0)]:
+        # The last one first, and each durably: a gap would look like a lost segment if this were cut short.
+        for later in [s for s in reversed(run) if s > sequence or (s == sequence and offset == 0)]:
             self.reports.append(f"{self._directory}/{run[later]}: removed, a torn tail ({replay.problem})")
             self._files.remove(f"{self._directory}/{run[later]}")
-        if offset > 0 and replay.problem is not None:
+            self._files.sync_directory(self._directory)
+        if offset > 0:
             path = f"{self._directory}/{run[sequence]}"
             file = self._files.open(path)
             try:
@@ -252,13 +254,14 @@ class Recovery:
                 file.sync()
             finally:
                 file.close()
-        self._files.sync_directory(self._directory)
 
     def _settle(self, replay: _Replay, run: dict[int, str]) -> None:
         """Make durable what was not proven to be: the end of the log is written again, then synced."""
         proven, end = self._proven(replay), replay.end
+        if proven >= end:
+            return
         for sequence, name in run.items():
-            if not proven.sequence <= sequence <= end.sequence or proven >= end:
+            if not proven.sequence <= sequence <= end.sequence:
                 continue
             file = self._files.open(f"{self._directory}/{name}")
             try:
@@ -270,6 +273,8 @@ class Recovery:
                 file.sync()
             finally:
                 file.close()
+        self._files.sync_directory(self._directory)
+        self._files.sync_directory(self._directory.rpartition("/")[0])
 
     def _proven(self, replay: _Replay) -> Place:
         return max(replay.durable, self._watermark)
