@@ -226,3 +226,20 @@ def test_good_twin_is_valid(name: str, tmp_path: Path) -> None:
 def test_every_history_in_testdata_is_a_case_with_its_twin() -> None:
     files = {path.name for path in TESTDATA.glob("*.jsonl")}
     assert files == {f"{name}.{side}.jsonl" for name in CASES for side in ("bad", "good")}
+
+
+def test_two_leaders_are_no_anomaly_where_statuses_are_read_piece_by_piece() -> None:
+    """etcd reads leader and term one after the other: its new leader was seen to claim the term of the one before."""
+    torn = [
+        StatusSample(time_ns=1, node=1, group="etcd", role="leader", term=9, last_applied=5, commit_index=4),
+        StatusSample(time_ns=2, node=2, group="etcd", role="leader", term=9),
+    ]
+    evidence = Evidence(history=History(), statuses=torn, nodes=(1, 2))
+    assert RaftInvariants().check(evidence).validity is Validity.INVALID
+    assert RaftInvariants(atomic=False).check(evidence).validity is Validity.VALID
+
+
+def test_what_goes_back_is_an_anomaly_also_where_statuses_are_read_piece_by_piece() -> None:
+    fell = [StatusSample(time_ns=t, node=1, group="etcd", role="follower", term=term) for t, term in ((1, 9), (2, 8))]
+    verdict = RaftInvariants(atomic=False).check(Evidence(history=History(), statuses=fell, nodes=(1,)))
+    assert [anomaly.name for anomaly in verdict.anomalies] == ["term-went-back"]

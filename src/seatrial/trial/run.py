@@ -90,7 +90,16 @@ async def run_trial(trial: Trial, run: RunDirectory, *, console: Console) -> dic
         nodes=cluster.nodes,
         duration_ns=collected.faults_ns,
     )
-    return conclude(trial, run, workloads, evidence, collected.unfinished, collected.crashes, started)
+    return conclude(
+        trial,
+        run,
+        workloads,
+        evidence,
+        collected.unfinished,
+        collected.crashes,
+        started,
+        status_is_atomic=cluster.driver.status_is_atomic,
+    )
 
 
 def plan_of(trial: Trial) -> tuple[tuple[Workload, ...], FaultPlan]:
@@ -275,10 +284,16 @@ def conclude(
     unfinished: Sequence[str],
     crashes: Sequence[NodeExited],
     started: str,
+    *,
+    status_is_atomic: bool,
 ) -> dict[str, Json]:
     """Judge what was recorded, write verdict.json and the report."""
     checkers: list[Checker] = [checker for workload in workloads for checker in workload.checkers()]
-    checkers += [RaftInvariants(), ReplicaEquality(), Availability(gap_max_s=trial.unavailability_max_s)]
+    checkers += [
+        RaftInvariants(atomic=status_is_atomic),
+        ReplicaEquality(),
+        Availability(gap_max_s=trial.unavailability_max_s),
+    ]
     verdicts = [
         *run_checkers(checkers, evidence),
         _crash_verdict(crashes),

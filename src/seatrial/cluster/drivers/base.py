@@ -83,6 +83,10 @@ class Driver(Protocol):
     def group(self) -> str:
         """The Raft group that `wait_for_leader` means when it is told none."""
 
+    @property
+    def status_is_atomic(self) -> bool:
+        """Whether one status is what the node held at one instant: leader, term and indexes read together."""
+
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, and what to install; None when it can.  Quick, and without the network."""
 

@@ -55,6 +55,9 @@ class EtcdDriver:
     link_style = LinkStyle.PER_DESTINATION
     ports: Mapping[str, int] = {"peer": 2380, "client": 2379}
     group = "etcd"
+    # Leader, term and indexes are read one after the other while its Raft loop goes on: a new leader was seen to claim
+    # its predecessor's term.
+    status_is_atomic = False
 
     def __init__(self, version: str | None = None, options: Mapping[str, Any] | None = None) -> None:
         unknown = sorted(set(options or {}) - set(FLAGS))

@@ -84,6 +84,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {  # the tables whose keys are ours to n
 class TemplateDriver:
     """Any other system, described by a TOML file: command template, ports, health and status URLs."""
 
+    status_is_atomic = False  # nobody knows
+
     def __init__(self, file: Path, options: Mapping[str, Any] | None = None) -> None:
         if options:
             raise ValueError(f"a system from a file has no options; write them into the command of {file}")
