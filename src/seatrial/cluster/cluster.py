@@ -29,6 +29,8 @@ LinkContext: TypeAlias = AbstractAsyncContextManager[LinkFault]
 
 POLL_S = 0.02
 STATUS_TIMEOUT_S = 1.0
+# The last look before a deadline may outlast it by this much: its answers are what the error is about.
+LAST_LOOK_S = 0.5
 
 
 class Cluster(Nodes):
@@ -196,7 +198,7 @@ class Cluster(Nodes):
         deadline = loop.time() + timeout
         while True:
             left = deadline - loop.time()
-            statuses = await self.statuses(timeout=max(POLL_S, min(STATUS_TIMEOUT_S, left)))
+            statuses = await self.statuses(timeout=max(LAST_LOOK_S, min(STATUS_TIMEOUT_S, left)))
             decision = decide(statuses)
             if decision is not None:
                 return decision

@@ -151,6 +151,13 @@ class Links:
 
         await _all(undo(*one) for one in added)
 
+    async def unknown_callers(self) -> int:
+        """How many connections between nodes came from a process that is no node of ours: faults do not reach them."""
+        counters = await asyncio.gather(
+            *(self._client.counters(name) for name in proxy_names(self._style, self._nodes))
+        )
+        return sum(counted.get("callers_unknown", 0) for counted in counters)
+
     async def clean(self) -> None:
         """Make every link whole, whatever was done to it."""
         await _all([self._client.reset()])

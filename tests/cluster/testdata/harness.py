@@ -24,6 +24,8 @@ async def main(system: str, how: str) -> None:
 
 
 if __name__ == "__main__":
-    # A shell starts what it runs in the background with SIGINT ignored; here it has to work.
+    # Shells and nohup start what they run with some signals ignored; here they have to work.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     asyncio.run(main(*sys.argv[1:3]))
