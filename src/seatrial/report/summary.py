@@ -84,11 +84,10 @@ def load_summary(path: Path) -> RunSummary:
 def one_sentence(summary: RunSummary, *, acknowledged: int | None = None) -> str:
     """Why the verdict is what it is, for people who read nothing else.
 
-    `acknowledged`: operations, where the caller counted them; otherwise as the run's own assumptions counted them.
+    `acknowledged`: operations, where the caller counted them; otherwise as the run itself did.
     """
-    if acknowledged is None:
-        counted = [c.stats["acknowledged"] for c in summary.checkers if isinstance(c.stats.get("acknowledged"), int)]
-        acknowledged = counted[0] if counted else None
+    if acknowledged is None and isinstance(summary.stats.get("ok"), int):
+        acknowledged = summary.stats["ok"]
     found = summary.anomalies
     if summary.validity == "INVALID" and found:
         first = found[0][1].message or found[0][1].name
