@@ -158,6 +158,10 @@ class Links:
         )
         return sum(counted.get("callers_unknown", 0) for counted in counters)
 
+    async def delete(self) -> None:
+        """Take the proxies away again, from a server that is not ours to end."""
+        await _all(self._client.delete(name) for name in proxy_names(self._style, self._nodes))
+
     async def clean(self) -> None:
         """Make every link whole, whatever was done to it."""
         await _all([self._client.reset()])

@@ -61,7 +61,10 @@ async def spawn_cluster(what: int | ClusterSpec = 3) -> AsyncIterator[Cluster]:
             cluster.processes.remove_at_end(temporary.root)
         if spec.links and spec.nodes > 1:
             client = ProxyClient(await _proxy_url(cluster, lease))
-            cluster.attach(await _links(cluster, client, lease))
+            links = await _links(cluster, client, lease)
+            cluster.attach(links)
+            if spec.toxiproxy is not None:  # it lives on without us
+                stack.push_async_callback(lambda: to_the_end(links.delete()))
         await cluster.start_all()
         yield cluster
 
