@@ -1,8 +1,8 @@
 """The checker of progress: while a majority of nodes was up and connected, did clients' operations succeed?
 
-A service is one Raft group as clients see it: each partition log is one, all registers together are another.  A gap
-is a time in which somebody was trying, a majority was connected, and nothing was acknowledged.  Recovery is the time
-from a fault's injection or healing to the first acknowledgement of an operation that was begun after it.
+A service is one Raft group as clients see it: each partition log is one, all registers together are another.  A gap is
+the time without an acknowledgement while a majority was connected, less the time in which nobody was trying.  Recovery
+is the time from a fault's injection or healing to the first acknowledgement of an operation that was begun after it.
 
 Rule: gaps are figures; they make the verdict INVALID only where a limit is set.  Only the phase with faults counts.
 Knows nothing of what operations mean, except which of them need a majority.
@@ -24,18 +24,21 @@ REGISTERS: Final = "registers"
 _LOG_UPDATES: Final = frozenset({"append"})  # polls succeed without a majority, when there is nothing to fetch
 _REGISTER_OPERATIONS: Final = frozenset({"read", "write", "cas", "delete"})
 _NANOSECONDS: Final = 1_000_000_000
+# Clients pause between attempts that fail, and a pause no longer than this is part of trying.
+_PAUSE_NS_MAX: Final = 1_000_000_000
 
 
 class Gap(NamedTuple):
-    """A stretch of time without an acknowledgement."""
+    """A stretch of time without an acknowledgement, and how much of it nobody was trying in."""
 
     start_ns: int
     end_ns: int
+    idle_ns: int
     after: int | None  # the completion that it began with, where there was one
 
     @property
     def seconds(self) -> float:
-        return (self.end_ns - self.start_ns) / _NANOSECONDS
+        return (self.end_ns - self.start_ns - self.idle_ns) / _NANOSECONDS
 
 
 @dataclass(slots=True)
@@ -138,30 +141,31 @@ def _service_of(op: Op) -> str:
 
 def _longest(service: _Service, windows: Sequence[tuple[int, int]]) -> Gap | None:
     found = (gap for window in windows for gap in _gaps(service, window))
-    return max(found, key=lambda gap: gap.end_ns - gap.start_ns, default=None)
+    return max(found, key=lambda gap: gap.seconds, default=None)
 
 
 def _gaps(service: _Service, window: tuple[int, int]) -> Iterator[Gap]:
-    """Stretches within the window, from when somebody was trying to the next acknowledgement or the window's end."""
+    """Stretches within the window from one acknowledgement to the next, or from and to the window's borders."""
     start_ns, end_ns = window
     steps = service.steps
     first = bisect_left(steps, start_ns, key=lambda step: step[0])
     trying = sum(change for _, change, _ in steps[:first])
+    idle_ns, idle_from, tried = 0, start_ns, trying > 0
     after: int | None = None
-    for time_ns, change, acknowledged in steps[first:]:
-        if time_ns >= end_ns:
-            break
-        if change > 0:
-            if trying == 0:
-                start_ns, after = time_ns, None
-            trying += 1
-            continue
-        trying -= 1
+    for time_ns, change, acknowledged in [*steps[first:], (end_ns, 0, None)]:
+        time_ns = min(time_ns, end_ns)
+        if trying == 0 and change >= 0 and (not tried or time_ns - idle_from > _PAUSE_NS_MAX):
+            idle_ns += time_ns - idle_from
+        if time_ns == end_ns:
+            yield Gap(start_ns, end_ns, idle_ns, after)
+            return
+        trying += change
+        tried = True
+        if trying == 0:
+            idle_from = time_ns
         if acknowledged is not None:
-            yield Gap(start_ns, time_ns, after)
-            start_ns, after = time_ns, acknowledged.index
-    if trying > 0:
-        yield Gap(start_ns, end_ns, after)
+            yield Gap(start_ns, time_ns, idle_ns, after)
+            start_ns, idle_ns, tried, after = time_ns, 0, trying > 0, acknowledged.index
 
 
 def _recoveries(faults: Iterable[FaultEvent], services: dict[str, _Service]) -> list[dict[str, Json]]:
