@@ -160,9 +160,9 @@ def test_overlapping_faults_wait_for_room_in_the_budget() -> None:
 def test_a_fault_that_finds_no_room_in_time_is_skipped_with_the_reason() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.kill(2)
-        (skip,) = await run(cluster, planned("pause"))
+        (skip,) = await run(cluster, planned("pause"), patience=0.5)
         assert skip.type == "skip"
-        assert skip.reason == "nodes [2] were still out after 2 s"
+        assert skip.reason == "nodes [2] were still out after 0.5 s"
         assert_whole_processes(cluster)
 
     def assert_whole_processes(cluster: Cluster) -> None:
@@ -194,7 +194,7 @@ def test_a_leader_that_nobody_knows_is_not_hit() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.kill(2)
         await cluster.kill(3)
-        with pytest.raises(NothingToHit, match="nobody led for 1 s"):
+        with pytest.raises(NothingToHit, match="nobody led for 2 s"):
             async with registry.build(planned("pause", target=Target.LEADER)).injected(cluster, Rng(1)):
                 pytest.fail("it cannot be active")
 
@@ -205,7 +205,7 @@ def test_stopping_early_heals_at_once_and_starts_nothing_more() -> None:
     async def scenario(cluster: Cluster) -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(0.5, stop.set)
-        plan = [planned("isolate", duration_ms=60_000), planned("pause", at_ms=30_000)]
+        plan = [planned("isolate", duration_ms=60_000), planned("pause"), planned("pause", at_ms=30_000)]
         async with asyncio.timeout(20):
             inject, heal = await run(cluster, *plan, stop=stop)
         assert (inject.type, heal.type, heal.fault) == ("inject", "heal", "isolate")

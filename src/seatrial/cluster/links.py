@@ -151,13 +151,6 @@ class Links:
 
         await _all(undo(*one) for one in added)
 
-    async def unknown_callers(self) -> int:
-        """How many connections between nodes came from a process that is no node of ours: faults do not reach them."""
-        counters = await asyncio.gather(
-            *(self._client.counters(name) for name in proxy_names(self._style, self._nodes))
-        )
-        return sum(counted.get("callers_unknown", 0) for counted in counters)
-
     async def delete(self) -> None:
         """Take the proxies away again, from a server that is not ours to end."""
         await _all(self._client.delete(name) for name in proxy_names(self._style, self._nodes))

@@ -16,7 +16,7 @@ from seatrial.cluster.errors import ClusterError, DeadlineExceeded
 from seatrial.env import Rng
 from seatrial.faults.targets import NEED_LEADER, Target, View, choose
 
-LEADER_PATIENCE_S = 1.0
+LEADER_PATIENCE_S = 2.0
 
 
 class NothingToHit(ClusterError):

@@ -23,8 +23,10 @@ from seatrial.faults.targets import budget_of
 from seatrial.history import FaultEvent
 
 HEAL_TIMEOUT_S = 30.0
-# How long a fault waits for the one before it to be healed, and for a leader to hit, before it is skipped.
-PATIENCE_S = 2.0
+# How long a fault waits for those before it to be healed: on a slow machine a plan is late rather than thinned out.
+PATIENCE_S = 15.0
+# What is left of the plan's calm, at least, between one fault's heal and the next that had to wait for it.
+CALM_S = 0.3
 POLL_S = 0.01
 
 
@@ -37,14 +39,16 @@ async def run_plan(
     rng: Rng,
     stop: asyncio.Event | None = None,
     heal_timeout: float = HEAL_TIMEOUT_S,
+    patience: float = PATIENCE_S,
 ) -> None:
     """Carry out every fault of the plan at its time; return when all are healed and the cluster is whole.
 
     `now_ns`: nanoseconds since the run began, the clock of the plan and of the events.  `stop`: end early.
+    `patience`: how many seconds a fault waits for those before it to be healed, before it is skipped.
     Raises ValueError, before anything is done, for a setting that a fault does not have, and DeadlineExceeded when the
     cluster is not whole `heal_timeout` seconds after the last fault.
     """
-    nemesis = _Nemesis(cluster, emit, now_ns, rng, stop or asyncio.Event())
+    nemesis = _Nemesis(cluster, emit, now_ns, rng, stop or asyncio.Event(), patience)
     faults = [(planned, build(planned)) for planned in plan.faults]
     tasks = [asyncio.ensure_future(nemesis.carry_out(number, *fault)) for number, fault in enumerate(faults)]
     try:
@@ -61,6 +65,10 @@ async def _finish(tasks: Sequence[asyncio.Future[None]], cluster: Cluster, timeo
     await cluster.heal_everything(timeout)
 
 
+class _Stopped(Exception):
+    """The run is over before the fault could begin."""
+
+
 class _Nemesis:
     """One run of a plan: who is out at this time, and the events."""
 
@@ -71,14 +79,17 @@ class _Nemesis:
         now_ns: Callable[[], int],
         rng: Rng,
         stop: asyncio.Event,
+        patience_s: float,
     ) -> None:
         self._cluster = cluster
         self._emit = emit
         self._now_ns = now_ns
         self._rng = rng
         self._stop = stop
+        self._patience_s = patience_s
         self._out: dict[int, tuple[int, ...]] = {}  # fault number -> nodes that it takes out, healing included
-        self._aiming = asyncio.Lock()  # two faults must not share the same room
+        self._aiming = asyncio.Lock()  # two faults must not share the same room; it is given in order of arrival
+        self._healed_ns = 0
 
     async def carry_out(self, number: int, planned: PlannedFault, fault: Fault) -> None:
         """Wait for its time, aim, inject, wait, heal; one `skip` event, or an `inject` and a `heal`."""
@@ -92,6 +103,8 @@ class _Nemesis:
                 raise NothingToHit(reason)
             async with self._aiming:
                 targets = await self._aim(number, planned, fault, rng)
+        except _Stopped:
+            return
         except ClusterError as error:
             self._event("skip", number, planned.kind, description=planned.kind, reason=str(error))
             return
@@ -122,6 +135,7 @@ class _Nemesis:
                 self._event("skip", number, planned.kind, description=description, targets=targets, reason=reason)
             else:
                 self._out.pop(number, None)
+                self._healed_ns = self._now_ns()
                 self._event(
                     "heal",
                     number,
@@ -151,12 +165,14 @@ class _Nemesis:
         return targets
 
     async def _room(self) -> int:
-        """How many more nodes may go out, once it is at least one."""
+        """How many more nodes may go out, once it is at least one and has been calm.  Raises NothingToHit, _Stopped."""
         budget = budget_of(len(self._cluster.nodes))
-        deadline_ns = self._now_ns() + int(PATIENCE_S * 1e9)
-        while (room := budget - len(self._lost())) < 1:
-            if self._now_ns() >= deadline_ns or self._stop.is_set():
-                raise NothingToHit(f"nodes {sorted(self._lost())} were still out after {PATIENCE_S:g} s")
+        deadline_ns = self._now_ns() + int(self._patience_s * 1e9)
+        while (room := budget - len(self._lost())) < 1 or self._now_ns() < self._healed_ns + int(CALM_S * 1e9):
+            if self._stop.is_set():
+                raise _Stopped
+            if self._now_ns() >= deadline_ns:
+                raise NothingToHit(f"nodes {sorted(self._lost())} were still out after {self._patience_s:g} s")
             await asyncio.sleep(POLL_S)
         return room
 
