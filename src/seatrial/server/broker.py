@@ -48,6 +48,8 @@ KEY_VALUE_GROUP: Final = GroupId(1)
 REGISTER_ATTEMPT_S: Final = 1.0
 RETRY_S: Final = 0.02
 ALIVE_SILENCE_US: Final = 2_000_000
+OPEN_A_TURN: Final = 8
+OPEN_PAUSE_S: Final = 0.01  # while as many groups as may are still electing their leaders
 ROLE_CHANGES_MAX: Final = 1_000
 
 
@@ -78,6 +80,7 @@ class Broker:
         self._logger = logger
         self._partitions: dict[tuple[str, int], HostedPartition] = {}
         self._stale_topics: set[str] = set()  # changed in the metadata, not yet carried out
+        self._to_open: deque[tuple[Topic, Partition]] = deque()
         self.role_changes_seen = 0
         self._told: dict[GroupId, tuple[str, int, int | None]] = {}
 
@@ -230,9 +233,24 @@ class Broker:
                     del self._partitions[key]
                     self.multiraft.remove_group(hosted.replica.group)
             if topic is not None:
-                for placement in topic.partitions:
-                    if self.config.node_id in placement.replicas and (name, placement.index) not in self._partitions:
-                        self._open_partition(topic, placement)
+                self._to_open.extend((topic, p) for p in topic.partitions if self.config.node_id in p.replicas)
+        if self._to_open:
+            self._open_some()
+
+    def _open_some(self) -> None:
+        """A few a loop turn: opening touches the disk, and heartbeats must not wait for a thousand of them."""
+        if not self.multiraft.may_campaign:
+            self.multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
+            return
+        for _ in range(OPEN_A_TURN):
+            if not self._to_open:
+                return
+            topic, placement = self._to_open.popleft()
+            current = self.metadata.topics.get(topic.name)
+            known = (topic.name, placement.index) in self._partitions
+            if current is not None and current.topic_id == topic.topic_id and not known:
+                self._open_partition(topic, placement)
+        self.multiraft.loop.call_soon(self._open_some)
 
     def _open_partition(self, topic: Topic, placement: Partition) -> None:
         name = f"{topic.name}/{placement.index}"

@@ -15,14 +15,21 @@ from heapq import heappop, heappush
 from seatrial.env import Clock, Rng
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.raft.messages import Configuration, Message
+from seatrial.raft.messages import Configuration, Message, PreVote, RequestVote
 from seatrial.raft.node import RaftNode
+from seatrial.raft.roles import Role
+from seatrial.server.quiet import HOST_GROUP, QuietGroups
 from seatrial.server.replica import Machine, Replica, ReplicaOptions
 from seatrial.storage.base import LogStorage
 from seatrial.transport.base import Transport
 
 # Deadlines are rounded up to this, so that the heartbeats of many groups leave together.
 TIMER_STEP_US = 5_000
+REST_US = 1 << 50  # armed as good as never: waking arms it anew
+# A vote costs a sync of its group's file: a thousand elections at once would take longer than their own timeouts, and
+# so never end.  A few at a time do.
+CAMPAIGNS_MAX = 32
+POSTPONED_US = 20_000
 # Messages of groups that this node has not opened yet (a new topic's first election): kept for a moment.
 EARLY_GROUPS_MAX = 1_024
 EARLY_MESSAGES_MAX = 8  # of one group
@@ -58,6 +65,15 @@ class MultiRaft:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
         self._closed = False
+        self._quiet = QuietGroups(
+            raft.node_id,
+            transport.peers,
+            self.replicas,
+            transport.send,
+            election_timeout_us=raft.election_timeout_us,
+        )
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._campaigning: set[GroupId] = set()
 
     async def start(self) -> None:
         """Listen for peers and dial them."""
@@ -98,6 +114,7 @@ class MultiRaft:
     def close_group(self, group: GroupId) -> None:
         """Stop taking part; what is stored stays."""
         self.replicas.pop(group).close()
+        self._campaigning.discard(group)
 
     def remove_group(self, group: GroupId) -> None:
         """Stop taking part, and delete what is stored."""
@@ -113,14 +130,24 @@ class MultiRaft:
                 self._scheduled = True
                 self.loop.call_soon(self._process)
 
+    @property
+    def may_campaign(self) -> bool:
+        """Whether another group may stand for election now (`CAMPAIGNS_MAX`)."""
+        return len(self._campaigning) < CAMPAIGNS_MAX
+
     def role_changed(self, replica: Replica) -> None:
+        if replica.node.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+            self._campaigning.add(replica.group)
+        else:
+            self._campaigning.discard(replica.group)
         self._on_role_change(replica)
 
     async def close(self) -> None:
         """Stop all groups, finish what is queued for the disk, close connections."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._beat_timer):
+            if timer is not None:
+                timer.cancel()
         for group in list(self.replicas):
             self.close_group(group)
         await self.transport.close()
@@ -129,10 +156,22 @@ class MultiRaft:
     def _receive(self, group: GroupId, message: Message) -> None:
         replica = self.replicas.get(group)
         if replica is None:
-            self._keep_early(group, message)
+            if group == HOST_GROUP:
+                self._receive_from_host(message)
+            else:
+                self._keep_early(group, message)
             return
-        replica.node.step(message, self.now_us())
+        now_us = self.now_us()
+        if type(message) is PreVote or type(message) is RequestVote:
+            self._quiet.remind(replica, now_us)
+        replica.node.step(message, now_us)
         if not replica.dirty:
+            self.mark_dirty(replica)
+
+    def _receive_from_host(self, message: Message) -> None:
+        now_us = self.now_us()
+        for replica, missed in self._quiet.receive(message, now_us):
+            replica.node.step(missed, now_us)
             self.mark_dirty(replica)
 
     def _keep_early(self, group: GroupId, message: Message) -> None:
@@ -150,6 +189,8 @@ class MultiRaft:
             replica.dirty = False
             if replica.closed:
                 continue
+            if len(self._quiet):
+                self._quiet.wake(replica, self.now_us())
             replica.process()
             deadline_us = replica.node.next_deadline()
             if deadline_us < replica.armed_us or not replica.armed_us:
@@ -186,5 +227,30 @@ class MultiRaft:
                 self._arm(replica, deadline_us)
             else:
                 replica.armed_us = 0
-                replica.tick(now_us)
+                self._tick_replica(replica, now_us)
         self._arm_timer()
+
+    def _tick_replica(self, replica: Replica, now_us: int) -> None:
+        """Unless the host's beat stands for the group's timers (see `quiet`)."""
+        quiet = self._quiet
+        if replica.node.is_leader:
+            if quiet.may_rest(replica):
+                replica.armed_us = now_us + REST_US
+                if self._beat_timer is None:
+                    self._beat()
+                return
+        elif quiet.is_led_quietly(replica, now_us):
+            if not replica.has_open_reads:
+                self._arm(replica, now_us + self._raft.election_timeout_us)
+                return
+            quiet.remind(replica, now_us)
+        elif replica.group not in self._campaigning and not self.may_campaign and not replica.has_open_reads:
+            self._arm(replica, now_us + POSTPONED_US)
+            return
+        replica.tick(now_us)
+
+    def _beat(self) -> None:
+        for replica in self._quiet.beat(self.now_us()):
+            self.mark_dirty(replica)
+        resting = len(self._quiet) > 0 and not self._closed
+        self._beat_timer = self.loop.call_later(self._raft.heartbeat_us / 1e6, self._beat) if resting else None

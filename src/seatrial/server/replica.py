@@ -121,6 +121,7 @@ class Replica:
         self.closed = False
         self.armed_us = 0  # when the host's timer will next look at this group
         self.dirty = False
+        self.idle_beats = 0  # heartbeats since anything but heartbeats happened, on a leader
         self.last_applied: Index = Index(0)
         self.applied_term: Term = Term(0)
         self._saving: deque[tuple[Ready, bool]] = deque()  # (ready, whether it has a save of its own)
@@ -208,7 +209,12 @@ class Replica:
         self.node.step(message, self.host.now_us())
         self.host.mark_dirty(self)
 
+    @property
+    def has_open_reads(self) -> bool:
+        return bool(self._asked)
+
     def tick(self, now_us: int) -> None:
+        self.idle_beats += 1
         self.node.tick(now_us)
         self.host.mark_dirty(self)
 
@@ -260,6 +266,8 @@ class Replica:
         if ready.messages:
             self.host.send(self.group, ready.messages)
         saves = bool(ready.entries) or ready.hard_state is not None or ready.snapshot is not None
+        if saves or ready.committed or ready.reads:
+            self.idle_beats = 0
         in_order = saves or bool(self._saving)
         if in_order:
             self._saving.append((ready, saves))

@@ -1,0 +1,112 @@
+"""Many idle groups: they fall quiet, wake for whatever happens, and notice a dead leader all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from group_cluster import eventually
+
+from seatrial.machines.kv import KeyValueMachine
+from seatrial.raft.ids import GroupId
+from seatrial.server.quiet import GROUPS_MIN
+from seatrial.server.replica import Replica, ReplicaOptions
+
+pytestmark = pytest.mark.slow
+COUNT = GROUPS_MIN + 6
+GROUPS = [GroupId(16 + number) for number in range(COUNT)]
+
+
+class Many:
+    """The groups of the cluster's three nodes, each led by the node that stood first."""
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+        for number, group in enumerate(GROUPS):
+            for node in cluster.members:
+                replica = cluster.hosts[node].open(
+                    group, f"g{group}", KeyValueMachine(), cluster.members, cluster.options
+                )
+                if node == cluster.members[number % 3]:
+                    replica.campaign()
+
+    def leaders(self) -> dict[GroupId, Replica]:
+        replicas = (host.replicas[group] for host in self.cluster.hosts.values() for group in GROUPS)
+        return {replica.group: replica for replica in replicas if replica.node.is_leader}
+
+    def terms(self) -> list[int]:
+        return [int(leader.node.term) for _, leader in sorted(self.leaders().items())]
+
+    def resting(self) -> int:
+        return sum(len(host._quiet) for host in self.cluster.hosts.values())
+
+    async def until_quiet(self) -> None:
+        await eventually(lambda: self.resting() >= COUNT, lambda: (self.resting(), self.terms()))
+
+
+def test_idle_groups_stop_talking_and_keep_their_leaders(run_cluster: Callable[..., None]) -> None:
+    async def scenario(cluster: Any) -> None:
+        many = Many(cluster)
+        await many.until_quiet()
+        terms, before = many.terms(), cluster.wires.delivered
+        await asyncio.sleep(1.0)
+        messages = cluster.wires.delivered - before
+        # 50 heartbeats a second to two followers of 70 groups, and their answers, would be 14,000.
+        assert messages < 1_500, messages
+        assert many.terms() == terms
+
+    run_cluster(scenario)
+
+
+def test_a_write_to_a_quiet_group_needs_no_election(run_cluster: Callable[..., None]) -> None:
+    async def scenario(cluster: Any) -> None:
+        many = Many(cluster)
+        await many.until_quiet()
+        terms = many.terms()
+        leaders = many.leaders()
+        for group in GROUPS[:20]:
+            result = await asyncio.wait_for(leaders[group].propose(cluster.put(b"k", b"v")[0]), 5)
+            assert result.applied
+        for group in GROUPS[:20]:
+            for host in cluster.hosts.values():
+                await asyncio.wait_for(host.replicas[group].read_barrier(), 5)
+                assert host.replicas[group].machine.get(b"k") is not None
+        assert many.terms() == terms
+
+    run_cluster(scenario)
+
+
+def test_the_groups_of_a_dead_quiet_leader_elect_new_ones(run_cluster: Callable[..., None]) -> None:
+    async def scenario(cluster: Any) -> None:
+        many = Many(cluster)
+        await many.until_quiet()
+        await cluster.stop(cluster.members[0])
+        await eventually(lambda: len(many.leaders()) == COUNT, lambda: (len(many.leaders()), many.terms()))
+
+    run_cluster(scenario)
+
+
+def test_a_quiet_leader_that_is_cut_off_steps_down(run_cluster: Callable[..., None]) -> None:
+    async def scenario(cluster: Any) -> None:
+        many = Many(cluster)
+        await many.until_quiet()
+        node = cluster.members[0]
+        cluster.wires.isolate(node)
+        host = cluster.hosts[node]
+        await eventually(
+            lambda: not any(host.replicas[group].node.is_leader for group in GROUPS),
+            lambda: [host.replicas[group].status() for group in GROUPS[:3]],
+        )
+
+    run_cluster(scenario)
+
+
+def test_few_groups_never_fall_quiet(run_cluster: Callable[..., None]) -> None:
+    async def scenario(cluster: Any) -> None:
+        leader = await cluster.leader()
+        await eventually(lambda: leader.idle_beats > 40, lambda: leader.idle_beats)
+        assert all(len(host._quiet) == 0 for host in cluster.hosts.values())
+
+    run_cluster(scenario, ReplicaOptions())
