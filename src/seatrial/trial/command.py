@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json as json_library
 import sys
+import traceback
 from datetime import datetime
 from pathlib import Path
 
@@ -42,10 +43,11 @@ def run_command(base: Trial | None, changes: dict[str, Json], *, out: Path | Non
     try:
         verdict = asyncio.run(run_trial(trial, run, console=console))
     except CouldNotRun as error:
-        print(f"seatrial: could not run: {error}", file=sys.stderr)
-        if json:
-            print(json_library.dumps({"validity": "UNKNOWN", "reason": str(error), "seed": trial.seed}))
-        return COULD_NOT_RUN
+        return _could_not_run(trial, f"could not run: {error}", json=json)
+    except BadTrial:
+        raise
+    except Exception:  # a defect of ours says nothing of the cluster: never INVALID
+        return _could_not_run(trial, f"a defect of seatrial itself:\n{traceback.format_exc()}", json=json)
     finally:
         console.close()
     if json:
@@ -53,6 +55,13 @@ def run_command(base: Trial | None, changes: dict[str, Json], *, out: Path | Non
     else:
         Console(sys.stdout).verdict(verdict)
     return EXIT_STATUS[Validity[verdict["validity"]]]
+
+
+def _could_not_run(trial: Trial, reason: str, *, json: bool) -> int:
+    print(f"seatrial: {reason}", file=sys.stderr)
+    if json:
+        print(json_library.dumps({"validity": "UNKNOWN", "reason": reason, "seed": trial.seed}))
+    return COULD_NOT_RUN
 
 
 def build_trial(base: Trial | None, changes: dict[str, Json]) -> Trial:

@@ -8,6 +8,7 @@ Knows nothing of any particular system, fault or workload.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -177,7 +178,7 @@ async def _carry_out(
         collected.faults_ns = recorder.now_ns()
         await asyncio.sleep(SETTLE_S)
         stop.set()
-        await asyncio.gather(*load)
+        collected.unfinished.extend(await _broken_clients(load))
         await _finish(cluster, workloads, endpoints, collected, poll, rng, console)
         return collected, poll
 
@@ -191,23 +192,34 @@ async def _until(
 ) -> None:
     """Faults and load for so long, then heal; on a slow machine the plan's last faults are left out.
 
-    A client that raises is a defect of ours and ends the run with its exception.
+    A client that raises is a defect of ours; it ends this phase early.
     """
     asyncio.get_running_loop().call_later(duration_s, enough.set)
     faults = asyncio.ensure_future(nemesis)
     calm = asyncio.ensure_future(enough.wait())
     pending: set[asyncio.Future[Any]] = {faults, calm}
+    loaded = set(load)
     try:
         while pending:
-            done, _ = await asyncio.wait({*pending, *load}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done & set(load):
-                task.result()
-                raise AssertionError("a workload ended before it was stopped")
+            done, _ = await asyncio.wait(pending | loaded, return_when=asyncio.FIRST_COMPLETED)
+            if loaded & done:
+                enough.set()
+                loaded = set()
             if faults in done:
                 await _heal_result(faults, collected)
             pending -= done
     finally:
         await _cancelled([faults, calm])
+
+
+async def _broken_clients(load: Sequence[asyncio.Future[None]]) -> list[str]:
+    """What went wrong in the harness's own clients, one text each: the run proves less than it should."""
+    results = await asyncio.gather(*load, return_exceptions=True)
+    return [
+        "a client of the harness failed:\n" + "".join(traceback.format_exception(result))
+        for result in results
+        if isinstance(result, Exception)
+    ]
 
 
 async def _heal_result(faults: asyncio.Future[None], collected: _Run) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -99,10 +100,16 @@ class AppendClient:
         try:
             self._producer.produce(topic, str(request.value).encode(), partition=partition, on_delivery=reported)
         except (BufferError, KafkaException) as error:
+            self._drop()  # a producer that failed for good refuses everything from then on
             return Completion(type=OpType.FAIL, error=f"not sent: {error}")
         deadline = time.monotonic() + APPEND_S_MAX
-        while not reports and (left := deadline - time.monotonic()) > 0:
-            self._producer.poll(left)
+        try:
+            while not reports and (left := deadline - time.monotonic()) > 0:
+                self._producer.poll(left)
+        except KafkaException as error:
+            # An idempotent producer found that the broker forgot what it had acknowledged, for example.
+            self._drop()
+            return Completion(type=OpType.INFO, error=f"the producer failed for good: {error}")
         if not reports:
             return Completion(type=OpType.INFO, error=f"no report within {APPEND_S_MAX:g} s")
         failed, message = reports[0]
@@ -114,9 +121,10 @@ class AppendClient:
 
     def _drop(self) -> None:
         if self._producer is not None:
-            self._producer.purge(blocking=False)
-            self._producer.poll(0)
-            self._producer = None
+            producer, self._producer = self._producer, None
+            with suppress(KafkaException):  # it says once more that it failed for good
+                producer.purge(blocking=False)
+                producer.poll(0)
 
 
 class PollClient:
