@@ -22,7 +22,8 @@ demo: $(STAMP)   ## a 30 s trial of our own 3-node cluster under partition, kill
 	$(BIN)/seatrial run --system own --workload log,kv --faults partition,kill,pause --duration 30s --seed 7
 
 lint: $(STAMP)   ## ruff and mypy --strict
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 
 check: lint      ## lint, types, tidy and every test that does not sleep (under 60 s)
