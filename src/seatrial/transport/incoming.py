@@ -7,7 +7,7 @@ Knows nothing of dialling.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from seatrial.env import Clock
 from seatrial.raft.ids import NodeId
@@ -52,8 +52,7 @@ class IncomingConnection(FrameReceiver):
         self.hello: Hello | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
         self._acceptor.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from seatrial.env import Buffer, Clock, Rng
 from seatrial.raft.ids import GroupId
@@ -79,10 +79,10 @@ class OutgoingConnection(FrameReceiver):
         self.pinged_us = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH)
-        self._link.made(self, transport)
+        connected = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
+        self.transport = connected
+        connected.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH)
+        self._link.made(self, connected)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._link.lost(self, exc)
