@@ -68,7 +68,7 @@ class ServerConfig:
     max_request_bytes: int = 100 << 20
     http_token: str = ""
     log_level: str = "info"
-    uvloop: bool = False
+    uvloop: bool = True
     unsafe: frozenset[str] = frozenset()
 
     @property
@@ -201,7 +201,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-request-bytes", read_integer(1024, 1 << 31), "largest Kafka request", str(100 << 20), "BYTES"),
     Option("http-token", str, "bearer token for HTTP; needed when --http-addr is not loopback", "", "TOKEN"),
     Option("log-level", read_choice(*LOG_LEVELS), "least severe event that is logged", "info", "LEVEL"),
-    Option("uvloop", read_boolean, "use uvloop where it is installed", "false", "BOOL"),
+    Option("uvloop", read_boolean, "use uvloop where it is installed", "true", "BOOL"),
     Option("unsafe", read_unsafe, "planted bugs, for testing the tests", "", "LIST", hidden=True),
 )
 
