@@ -41,10 +41,11 @@ def with_cluster(scenario: Callable[[Cluster], Awaitable[None]], system: str, ve
     asyncio.run(run())
 
 
-async def put(cluster: Cluster, node: int, value: str, *, timeout: float = 10.0) -> None:
+async def put(cluster: Cluster, node: int, value: str, *, timeout: float = 20.0) -> None:
     """Write through one node, retried until it is acknowledged."""
     address = cluster.addresses(node).http
-    async with asyncio.timeout(timeout), httpx.AsyncClient(trust_env=False, timeout=2) as http:
+    deadline = asyncio.get_running_loop().time() + timeout
+    async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
         while True:
             try:
                 if cluster.driver.name == "etcd":
@@ -54,8 +55,11 @@ async def put(cluster: Cluster, node: int, value: str, *, timeout: float = 10.0)
                     answer = await http.put(f"{address}/api/v1/kv/x", content=value)
                 if answer.is_success:
                     return
-            except httpx.HTTPError:
-                pass
+                last = f"{answer.status_code} {answer.text}"
+            except httpx.HTTPError as error:
+                last = repr(error)
+            if asyncio.get_running_loop().time() > deadline:
+                pytest.fail(f"no write was acknowledged in {timeout} s; last {last}; {await cluster.statuses()}")
             await asyncio.sleep(0.02)
 
 
