@@ -1,6 +1,6 @@
 """Two processes on loopback, one transport each: messages a second and CPU time a message, both sides.
 
-    python benchmarks/transport.py [--seconds 3]
+python benchmarks/transport.py [--seconds 3]
 """
 
 from __future__ import annotations

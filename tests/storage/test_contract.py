@@ -52,9 +52,7 @@ def test_reads_see_what_is_not_durable_yet(kit: Any, reopen: Callable[[], Any]) 
         storage = reopen()
         group = storage.open_group(GROUP)
         called: list[int] = []
-        group.save(
-            hard_state=kit.state(1, 2), entries=kit.entries(1, 2), snapshot=None, done=lambda: called.append(1)
-        )
+        group.save(hard_state=kit.state(1, 2), entries=kit.entries(1, 2), snapshot=None, done=lambda: called.append(1))
         assert called == [], "done was called inside save"
         assert kit.log(group) == kit.entries(1, 2)
         assert group.hard_state == kit.state(1, 2)
@@ -167,9 +165,7 @@ def test_a_received_snapshot_replaces_a_log_that_lacks_its_last_entry(
     kit.run(scenario())
 
 
-def test_a_received_snapshot_keeps_the_log_behind_an_entry_that_it_shares(
-    kit: Any, reopen: Callable[[], Any]
-) -> None:
+def test_a_received_snapshot_keeps_the_log_behind_an_entry_that_it_shares(kit: Any, reopen: Callable[[], Any]) -> None:
     async def scenario() -> None:
         storage = reopen()
         group = storage.open_group(GROUP)

@@ -48,9 +48,7 @@ def test_saves_queued_behind_a_write_go_as_one(kit: Any) -> None:
         for n in range(2, 30):
             group = groups[n % 2]
             index = group.last_index + 1
-            group.save(
-                hard_state=None, entries=[kit.entry(index)], snapshot=None, done=lambda n=n: order.append(n)
-            )
+            group.save(hard_state=None, entries=[kit.entry(index)], snapshot=None, done=lambda n=n: order.append(n))
             await turns(2)
         assert order == []
         since = len(disk.calls)

@@ -116,9 +116,7 @@ def test_third_party_imports_stand_where_they_may(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in MODULES if package_of(name_of(p)) in SERVER_WING], ids=name_of)
 def test_server_wing_takes_time_and_chance_from_the_seams(path: Path) -> None:
     for module, line in imports_of(path):
-        assert module.split(".")[0] not in BANNED_IN_SERVER_WING, (
-            f"{path}:{line}: {module} breaks replay; use env"
-        )
+        assert module.split(".")[0] not in BANNED_IN_SERVER_WING, f"{path}:{line}: {module} breaks replay; use env"
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "open", f"{path}:{node.lineno}: open() bypasses env.Files"

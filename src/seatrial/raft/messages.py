@@ -82,8 +82,7 @@ class Configuration:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Configuration) and (
-            (self.voters, self.voters_outgoing, self.learners)
-            == (other.voters, other.voters_outgoing, other.learners)
+            (self.voters, self.voters_outgoing, self.learners) == (other.voters, other.voters_outgoing, other.learners)
         )
 
     def __hash__(self) -> int:
@@ -128,9 +127,7 @@ class PreVote:
 
     __slots__ = ("last_log_index", "last_log_term", "sender", "term", "to")
 
-    def __init__(
-        self, sender: NodeId, to: NodeId, term: Term, last_log_index: Index, last_log_term: Term
-    ) -> None:
+    def __init__(self, sender: NodeId, to: NodeId, term: Term, last_log_index: Index, last_log_term: Term) -> None:
         self.sender = sender
         self.to = to
         self.term = term  # the term the sender would campaign in: its own + 1
@@ -289,9 +286,7 @@ class InstallSnapshotResponse:
 
     __slots__ = ("last_included_index", "next_offset", "sender", "term", "to")
 
-    def __init__(
-        self, sender: NodeId, to: NodeId, term: Term, last_included_index: Index, next_offset: int
-    ) -> None:
+    def __init__(self, sender: NodeId, to: NodeId, term: Term, last_included_index: Index, next_offset: int) -> None:
         self.sender = sender
         self.to = to
         self.term = term
