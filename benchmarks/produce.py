@@ -2,7 +2,8 @@
 
 1 KB records in 64 KB batches, by confluent-kafka's own producer in a process of its own, topic with one partition and
 replication factor 3.  Everything shares this machine's cores and disk: figures are lower bounds for separate hosts.
-Usage: python benchmarks/produce.py [--seconds 8] [--durability fsync|os|both] [--directory DIR] [--profile]
+Usage: python benchmarks/produce.py [--seconds 8] [--durability fsync|os|both] [--directory DIR] [--profile DIR]
+With --profile each node runs under cProfile, which makes it several times slower, and leaves DIR/<durability>-<node>.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ TOPIC = "produce-benchmark"
 
 
 @contextmanager
-def cluster(directory: Path, durability: str) -> Iterator[tuple[list[str], list[psutil.Process]]]:
+def cluster(
+    directory: Path, durability: str, profiles: Path | None = None
+) -> Iterator[tuple[list[str], list[psutil.Process]]]:
     """Three nodes: their Kafka addresses and processes."""
     prefix = f"127.{100 + os.getpid() % 20}.{1 + os.getpid() // 20 % 250}"
     peers = ",".join(f"{n}@{prefix}.{n}:7101" for n in (1, 2, 3))
     processes = []
     for node in (1, 2, 3):
         host = f"{prefix}.{node}"
+        profiler = ["-m", "cProfile", "-o", str(profiles / f"{durability}-{node}")] if profiles else []
         command = [
-            sys.executable, "-m", "seatrial.server", "--node-id", str(node), "--peers", peers,
+            sys.executable, *profiler, "-m", "seatrial.server", "--node-id", str(node), "--peers", peers,
             "--raft-addr", f"{host}:7101", "--kafka-addr", f"{host}:9092", "--http-addr", f"{host}:9644",
             "--data-dir", str(directory / str(node)), "--durability", durability, "--log-level", "warning",
         ]  # fmt: skip
@@ -141,12 +145,13 @@ def main() -> None:
     parser.add_argument("--durability", choices=("fsync", "os", "both"), default="both")
     parser.add_argument("--in-flight", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=None)
+    parser.add_argument("--profile", type=Path, default=None, help="where to leave each node's cProfile output")
     options = parser.parse_args()
     durabilities = ("fsync", "os") if options.durability == "both" else (options.durability,)
     for durability in durabilities:
         with (
             tempfile.TemporaryDirectory(dir=options.directory) as directory,
-            cluster(Path(directory), durability) as (addresses, processes),
+            cluster(Path(directory), durability, options.profile) as (addresses, processes),
         ):
             bootstrap = ",".join(addresses)
             create_topic(bootstrap)
