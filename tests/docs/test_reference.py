@@ -17,7 +17,7 @@ from seatrial.cluster.drivers import template
 from seatrial.faults import registry as faults
 from seatrial.faults.targets import Target
 from seatrial.history import FaultEvent, Op, OpType, StatusSample
-from seatrial.server.config import _parser as argument_parser
+from seatrial.server.config import argument_parser
 from seatrial.trial.catalogue import ENVIRONMENTS
 from seatrial.trial.model import Trial
 from seatrial.workloads import registry as workloads

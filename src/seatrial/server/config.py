@@ -214,7 +214,7 @@ class _Parser(argparse.ArgumentParser):
         raise HelpShown
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="seatrial serve",
         description="One node of a Raft-replicated, Kafka-compatible log.  Each option can also be given as an "
@@ -266,7 +266,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], read_file: C
         UsageError: anything missing, unknown, malformed or contradictory.
         HelpShown: `--help` was asked for, and is printed.
     """
-    flags = vars(_parser().parse_args(list(arguments)))
+    flags = vars(argument_parser().parse_args(list(arguments)))
     config_file = flags.pop("config") or environment.get("SEATRIAL_CONFIG")
     table = _from_file(config_file, read_file) if config_file else {}
     values: dict[str, Any] = {}
