@@ -79,6 +79,7 @@ class Node:
             cluster_id=config.cluster_id,
             on_fatal=lambda error: on_fatal(start_error(error)),
             report=lambda text: logger.warning("storage", message=text),
+            now_us=clock.now_us,
         )
         self.incarnation = next_incarnation(files, config.data_dir)  # only now is the directory known to be ours
         transport = FramedTransport(

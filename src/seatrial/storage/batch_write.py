@@ -1,4 +1,5 @@
-"""One batch of one group on its way to disk: all values decided on the loop, all blocking done here on the worker.
+"""One batch of one group on its way to disk: all values decided on the loop, all blocking done here on the worker
+(or, where a write is quick, see inline_writes.py, on the loop).
 
 Rule: a batch touches nothing that the loop still changes.  Knows nothing of what the bytes mean.
 """

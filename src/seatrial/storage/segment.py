@@ -2,7 +2,8 @@
 
 Preallocation makes a sync cheaper (the file's size does not change with it: 203 instead of 261 us for 4 KB), but a
 thousand idle groups must not take a whole segment each: the reserved part starts small and doubles.
-Rule: `write` and `sync` run on the storage's worker, everything else on the loop; `close` only while no write runs.
+Rule: `write` runs on the storage's worker or, while the worker writes nothing, on the loop; `sync` on a worker;
+everything else on the loop; `close` only while no write runs.
 Knows nothing of frames.
 """
 

@@ -9,7 +9,8 @@ There is no file for the HardState: every write of a group begins with it (see f
 covers votes, terms and entries, and because a second file would cost a second sync.
 
 **Group commit.**  All saves queued while a write runs are the next write: for each dirty group one write call and
-one sync.  The worker does nothing else; snapshots that the state machines made, and removals, go by a second worker.
+one sync.  The worker does nothing else (what is small it only syncs, see inline_writes.py); snapshots that the state
+machines made, and removals, go by a second worker.
 Rule: after a failed write or sync nothing is ever reported durable again: `on_fatal` is told, once, and the
 process must stop (a second fsync may succeed although the pages of the first are lost).
 Knows nothing of what the groups are for.
@@ -27,6 +28,7 @@ from seatrial.storage.batch_write import GroupWrite, Settings
 from seatrial.storage.directory import claim_directory
 from seatrial.storage.errors import GroupBeingRemoved, StorageError, failure_of
 from seatrial.storage.group import SegmentGroup
+from seatrial.storage.inline_writes import InlineWrites
 from seatrial.storage.recovery import Recovery
 from seatrial.storage.tail_cache import TailCache
 from seatrial.storage.watermarks import Watermarks
@@ -38,7 +40,8 @@ class SegmentStorage:
     """Implements LogStorage on `files`; to be made on a running event loop.
 
     `on_fatal` is called on the loop with the error to stop the process with; `report` with each sentence that an
-    operator should read (a torn tail that was cut).  Raises DataDirectoryInUse, WrongDataDirectory, DiskFull.
+    operator should read (a torn tail that was cut).  `now_us`, where given, lets small writes into the page cache run
+    on the loop while they are quick.  Raises DataDirectoryInUse, WrongDataDirectory, DiskFull.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SegmentStorage:
         durability: Literal["fsync", "os"] = "fsync",
         segment_bytes: int = 64 << 20,
         cache_bytes: int = 64 << 20,
+        now_us: Callable[[], int] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._files = files
@@ -65,7 +69,8 @@ class SegmentStorage:
         self._waiting: list[Callable[[], None]] = []
         self._removing: dict[GroupId, int | None] = {}  # with the watermark slot to erase
         self._scheduled = self._writing = self._closed = False
-        self._write_failed = False  # of the worker alone
+        self._inline = InlineWrites(now_us)
+        self._write_failed = False  # of whoever writes, the worker or the loop; never both at once
         self._failure: StorageError | None = None
         try:
             self._lock = claim_directory(files, directory, node_id=node_id, cluster_id=cluster_id)
@@ -150,16 +155,30 @@ class SegmentStorage:
             return
         waiting, self._waiting = self._waiting, []
         self._dirty.clear()
+        inline = not self._writing and self._inline.admits(writes)  # when closing, the worker may still be writing
         self._writing = True
-        self._worker.submit(lambda: self._write(writes), lambda result: self._written(result, writes, waiting))
+        if inline:
+            try:
+                self._inline.write(writes)
+            except Exception as error:  # handed to `_written`, as the worker would; nothing is swallowed
+                self._write_failed = True
+                self._loop.call_soon(self._written, error, writes, waiting)
+                return
+            if not self._settings.synced:
+                self._loop.call_soon(self._written, None, writes, waiting)
+                return
+        self._worker.submit(
+            lambda: self._write(writes, is_written=inline), lambda result: self._written(result, writes, waiting)
+        )
 
-    def _write(self, writes: Sequence[GroupWrite]) -> None:
+    def _write(self, writes: Sequence[GroupWrite], *, is_written: bool) -> None:
         """On the worker."""
         if self._write_failed:
             return
         try:
-            for write in writes:
-                write.write()
+            if not is_written:
+                for write in writes:
+                    write.write()
             if self._settings.synced:
                 for write in writes:
                     write.settle()
