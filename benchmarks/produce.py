@@ -1,14 +1,18 @@
 """Throughput and latency of acks=all produce into three nodes on this machine, for both durabilities.
 
 1 KB records in 64 KB batches, by confluent-kafka's own producer in a process of its own, topic with one partition and
-replication factor 3.  Everything shares this machine's cores and disk: figures are lower bounds for separate hosts.
-Usage: python benchmarks/produce.py [--seconds 8] [--durability fsync|os|both] [--directory DIR] [--profile DIR]
-With --profile each node runs under cProfile, which makes it several times slower, and leaves DIR/<durability>-<node>.
+replication factor 3; with 5 requests in flight, the most of an idempotent producer, and with 16, more than which the
+producer's queue of 1,000 records does not hold.  Everything shares this machine's cores and disk: figures are lower bounds for separate hosts.
+Usage: python benchmarks/produce.py [--seconds 8] [--durability fsync|os|both] [--in-flight N ...]
+    [--directory DIR] [--profile DIR]
+With --profile each node runs under cProfile, which makes it several times slower, and leaves
+DIR/<durability>-<node>, of the last depth alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import socket
 import statistics
@@ -143,12 +147,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--durability", choices=("fsync", "os", "both"), default="both")
-    parser.add_argument("--in-flight", type=int, default=5)
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[5, 16], help="requests not yet answered")
     parser.add_argument("--directory", type=Path, default=None)
     parser.add_argument("--profile", type=Path, default=None, help="where to leave each node's cProfile output")
     options = parser.parse_args()
     durabilities = ("fsync", "os") if options.durability == "both" else (options.durability,)
-    for durability in durabilities:
+    for durability, in_flight in itertools.product(durabilities, options.in_flight):
         with (
             tempfile.TemporaryDirectory(dir=options.directory) as directory,
             cluster(Path(directory), durability, options.profile) as (addresses, processes),
@@ -156,11 +160,11 @@ def main() -> None:
             bootstrap = ",".join(addresses)
             create_topic(bootstrap)
             before = [sum(process.cpu_times()[:2]) for process in processes]
-            megabytes, rate, latencies = measure(bootstrap, options.seconds, options.in_flight)
+            megabytes, rate, latencies = measure(bootstrap, options.seconds, in_flight)
             used = sorted(sum(p.cpu_times()[:2]) - cpu for p, cpu in zip(processes, before, strict=True))
             cuts = statistics.quantiles(latencies, n=100)
             print(
-                f"produce durability={durability:5} nodes=3 acks=all 1KB/64KB: {rate:6.1f} MB/s"
+                f"produce durability={durability:5} nodes=3 acks=all 1KB/64KB in flight {in_flight:2}: {rate:6.1f} MB/s"
                 f"  delivery p50 {cuts[49] * 1e3:.1f} ms  p99 {cuts[98] * 1e3:.1f} ms"
                 f"  CPU per MB: leader {used[-1] / megabytes * 1e3:.1f} ms, followers "
                 + ", ".join(f"{cpu / megabytes * 1e3:.1f} ms" for cpu in used[:-1]),
