@@ -12,7 +12,7 @@ from seatrial.env import Rng
 from seatrial.history import Json, OpType
 from seatrial.workloads.base import Completion, Request
 
-READ, WRITE = 0.35, 0.5  # shares; the rest are compare-and-sets
+READ, WRITE = 0.4, 0.45  # shares; the rest are compare-and-sets
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ class KvWorkload:
 
     name = "kv"
 
-    def __init__(self, *, clients: int = 10, rate: float = 300.0, active: int = 5, per_key: int = 300) -> None:
+    def __init__(self, *, clients: int = 12, rate: float = 300.0, active: int = 5, per_key: int = 300) -> None:
         self.clients = clients
         self.rate = rate
         self._active = active
