@@ -2,7 +2,8 @@
 
 1 KB records in 64 KB batches, by confluent-kafka's own producer in a process of its own, topic with one partition and
 replication factor 3; with 5 requests in flight, the most of an idempotent producer, and with 16, more than which the
-producer's queue of 1,000 records does not hold.  Everything shares this machine's cores and disk: figures are lower bounds for separate hosts.
+producer's queue of 1,000 records does not hold.  Everything shares this machine's cores and disk: figures are lower
+bounds for separate hosts.
 Usage: python benchmarks/produce.py [--seconds 8] [--durability fsync|os|both] [--in-flight N ...]
     [--directory DIR] [--profile DIR]
 With --profile each node runs under cProfile, which makes it several times slower, and leaves
