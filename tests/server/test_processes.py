@@ -391,6 +391,21 @@ def test_ports_accept_connections_within_half_a_second_of_spawn(tmp_path: Path) 
     assert sum(needed_s) / 2 < 0.5, needed_s
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_told_to_stop_while_it_starts_exits_0(number: signal.Signals, tmp_path: Path) -> None:
+    """Its ports accept before the rest of it is imported; a signal then ended it with -15."""
+    with leased_network() as prefix:
+        cluster = Servers(prefix, tmp_path, 1, ())
+        try:
+            (server,) = cluster
+            server.start()
+            until(lambda: accepts(server.raft), lambda: server.log.read_text())
+            server.signal(number)
+            assert server.ended() == 0
+        finally:
+            cluster.close()
+
+
 def cpu_until_listening(server: Server) -> float:
     assert server.process is not None
     process = psutil.Process(server.process.pid)

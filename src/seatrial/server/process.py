@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as error:
         print(f"seatrial serve: {error}\n(seatrial serve --help lists the options)", file=sys.stderr)
         return EXIT_STATUS["usage"]
+    _stop_at_once_while_starting()
     try:
         sockets = {address: _bind(name, address) for name, address in _addresses(config)}
         refusal = ""
@@ -69,6 +71,12 @@ def main(argv: Sequence[str]) -> int:
         logger.info("listening", server=name, address=_told(sockets[address], address))
     with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
         return runner.run(_serve(config, clock, logger, sockets))
+
+
+def _stop_at_once_while_starting() -> None:
+    """A node that is told to stop while it still imports has nothing to hand over or to flush; `_serve` takes over."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def _read_file(path: str) -> bytes:
@@ -129,7 +137,6 @@ async def _serve(
 ) -> int:
     import asyncio
     import gc
-    import signal
 
     from seatrial.env import RealFiles, Rng, fresh_seed
     from seatrial.server.errors import StartError
