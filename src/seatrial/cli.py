@@ -15,7 +15,6 @@ import typer
 from seatrial.trial.model import BadTrial, Trial, parse_duration
 
 USAGE_ERROR = 64
-COULD_NOT_RUN = 2
 INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]

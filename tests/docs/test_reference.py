@@ -18,8 +18,7 @@ from seatrial.faults import registry as faults
 from seatrial.faults.targets import Target
 from seatrial.history import FaultEvent, Op, OpType, StatusSample
 from seatrial.server.config import argument_parser
-from seatrial.trial.catalogue import ENVIRONMENTS
-from seatrial.trial.model import Trial
+from seatrial.trial.model import ENVIRONMENTS, Trial
 from seatrial.workloads import registry as workloads
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference.md"

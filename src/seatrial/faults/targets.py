@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from seatrial.cluster.status import majority_of
 from seatrial.env import Rng
 
 
@@ -63,5 +64,5 @@ def choose(target: Target, view: View, rng: Rng) -> tuple[int, ...]:
     if target is Target.MINORITY:
         count = rng.integer(1, max(1, min(minority_max, room)))
     else:
-        count = {Target.ONE: 1, Target.HALF: minority_max, Target.MAJORITY: len(view.nodes) // 2 + 1}[target]
+        count = {Target.ONE: 1, Target.HALF: minority_max, Target.MAJORITY: majority_of(len(view.nodes))}[target]
     return tuple(sorted(rng.sample(running, min(count, len(running)))))

@@ -8,14 +8,8 @@ from collections.abc import Callable, Mapping
 from seatrial import checkers
 from seatrial.cluster.drivers import registry as systems
 from seatrial.faults import registry as faults
-from seatrial.trial.model import BadTrial
+from seatrial.trial.model import ENVIRONMENTS, BadTrial
 from seatrial.workloads import registry as workloads
-
-ENVIRONMENTS = {
-    "local": "processes on loopback, one proxy per directed link",
-    "sim": "not available: one process, virtual time, exact replay (planned)",
-    "netns": "not available: processes in network namespaces (planned)",
-}
 
 
 def _systems() -> dict[str, str]:

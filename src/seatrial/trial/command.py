@@ -22,9 +22,7 @@ from seatrial.report.console import Console
 from seatrial.rundir import RunDirectory
 from seatrial.trial.model import BadTrial, Trial
 from seatrial.trial.run import CouldNotRun, run_trial
-from seatrial.trial.verdict import EXIT_STATUS
-
-COULD_NOT_RUN = 2
+from seatrial.trial.verdict import COULD_NOT_RUN, EXIT_STATUS
 
 
 def run_command(base: Trial | None, changes: dict[str, Json], *, out: Path | None, json: bool) -> int:

@@ -14,7 +14,11 @@ from typing import Self
 import msgspec
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-ENVIRONMENTS = ("local", "sim", "netns")
+ENVIRONMENTS = {
+    "local": "processes on loopback, one proxy per directed link",
+    "sim": "not available: one process, virtual time, exact replay (planned)",
+    "netns": "not available: processes in network namespaces (planned)",
+}
 
 
 class BadTrial(ValueError):
@@ -33,7 +37,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Everything that decides a run.
 
     `faults` and `workloads` are names from `seatrial list`; `options` are the driver's own (for the system "own":
-    `unsafe`, `durability`, `serve` = extra arguments of `seatrial serve`).
+    `unsafe`, `durability` and other settings of `seatrial serve`).
     """
 
     system: str = "own"

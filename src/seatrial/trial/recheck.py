@@ -16,7 +16,7 @@ from seatrial.history import History, MalformedRecord
 from seatrial.report.html import render
 from seatrial.rundir import RunDirectory
 from seatrial.trial.model import BadTrial
-from seatrial.trial.verdict import EXIT_STATUS
+from seatrial.trial.verdict import COULD_NOT_RUN, EXIT_STATUS
 
 
 def check_command(path: Path, *, model: str, json: bool) -> int:
@@ -28,7 +28,7 @@ def check_command(path: Path, *, model: str, json: bool) -> int:
         raise BadTrial(str(error)) from error
     except (OSError, MalformedRecord) as error:
         print(f"seatrial: cannot check {path}: {error}", file=sys.stderr)
-        return 2
+        return COULD_NOT_RUN
     verdict = run_checkers([checker], Evidence(history=history))[0]
     if json:
         print(json_library.dumps(asdict(verdict) | {"validity": verdict.validity.name, "history": str(path)}))
@@ -53,10 +53,10 @@ def report_command(root: Path) -> int:
     """Render a run directory's page and print its path.  Returns the exit status."""
     if not root.is_dir():
         print(f"seatrial: {root} is not a run directory", file=sys.stderr)
-        return 2
+        return COULD_NOT_RUN
     try:
         print(render(RunDirectory(root)))
     except (MalformedRecord, OSError, ValueError) as error:
         print(f"seatrial: cannot render {root}: {error}", file=sys.stderr)
-        return 2
+        return COULD_NOT_RUN
     return 0

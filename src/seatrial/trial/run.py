@@ -36,7 +36,7 @@ from seatrial.trial.model import BadTrial, Trial
 from seatrial.trial.poll import StatusPoll
 from seatrial.workloads.base import Endpoint, Workload
 from seatrial.workloads.recorder import Recorder
-from seatrial.workloads.registry import UnknownWorkload, by_names
+from seatrial.workloads.registry import by_names
 from seatrial.workloads.runner import run_final, run_workload
 
 LEADER_TIMEOUT_S = 20.0
@@ -111,7 +111,7 @@ def plan_of(trial: Trial) -> tuple[tuple[Workload, ...], FaultPlan]:
         choices = parse_kinds(",".join(trial.faults))
         duration_us = int(trial.duration_s * 1_000_000)
         return workloads, generate(choices, nodes=trial.nodes, duration_us=duration_us, seed=trial.seed)
-    except (UnknownWorkload, ValueError) as error:
+    except ValueError as error:
         raise BadTrial(str(error)) from error
 
 

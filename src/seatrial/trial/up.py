@@ -16,6 +16,7 @@ from seatrial.cluster.errors import ClusterError
 from seatrial.cluster.spawn import spawn_cluster
 from seatrial.cluster.spec import ClusterSpec
 from seatrial.trial.model import BadTrial
+from seatrial.trial.verdict import COULD_NOT_RUN
 
 LEADER_TIMEOUT_S = 20.0
 WATCH_INTERVAL_S = 0.1
@@ -32,7 +33,7 @@ def up_command(*, nodes: int, directory: Path | None, options: Mapping[str, str]
         return asyncio.run(_up(spec))
     except (ClusterError, ValueError, OSError) as error:
         print(f"seatrial: {error}", file=sys.stderr)
-        return 2
+        return COULD_NOT_RUN
 
 
 async def _up(spec: ClusterSpec) -> int:
@@ -67,7 +68,7 @@ async def _live(spec: ClusterSpec, stopped: asyncio.Event) -> int:
             await cluster.terminate_all()
     for crash in crashes:
         print(f"seatrial: {crash}", file=sys.stderr)
-    return 2 if crashes else 0
+    return COULD_NOT_RUN if crashes else 0
 
 
 def _welcome(cluster: Cluster) -> str:

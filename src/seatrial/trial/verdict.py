@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from seatrial.checkers.base import Evidence, Validity, Verdict
+from seatrial.checkers.base import Evidence, Validity, Verdict, merge
 from seatrial.history import FaultEvent, Json, OpType
 from seatrial.rundir import RunDirectory
 from seatrial.trial.model import Trial
 
 EXIT_STATUS: Mapping[Validity, int] = {Validity.VALID: 0, Validity.INVALID: 1, Validity.UNKNOWN: 2}
+COULD_NOT_RUN = EXIT_STATUS[Validity.UNKNOWN]
 ASSUMPTIONS = "assumptions"
 
 
@@ -72,9 +73,8 @@ def document(
 ) -> dict[str, Json]:
     """The JSON object of verdict.json."""
     injected, bit = fault_counts(evidence.faults)
-    worst = max(v.validity for v in verdicts)
     return {
-        "validity": worst.name,
+        "validity": merge(verdicts).name,
         "seed": trial.seed,
         "replay": trial.command(),
         "system": trial.system + (f" {trial.version}" if trial.version else ""),
