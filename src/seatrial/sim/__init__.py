@@ -1,0 +1,1 @@
+"""The simulator: the server's own code on virtual time, decided by one seed, replayed exactly."""

@@ -1,0 +1,51 @@
+"""The clocks of one simulated host: a monotonic one with a rate of its own, and a wall clock that may jump.
+
+Rule: both are functions of the world's time alone; the monotonic one never goes back, whatever is done to it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seatrial.sim.world import World
+
+MILLION: Final = 1_000_000
+WALL_EPOCH_MS: Final = 1_700_000_000_000  # what the world's clock shows when a run begins
+
+
+class HostClock:
+    """A `seatrial.env.Clock` in a simulated world.
+
+    drift_ppm: how much faster (or slower) than the world's it runs.  wall_offset_us: what the wall clock is off by.
+    """
+
+    __slots__ = ("_local_us", "_since_us", "_world", "drift_ppm", "wall_offset_us")
+
+    def __init__(self, world: World, *, drift_ppm: int = 0, wall_offset_us: int = 0) -> None:
+        self._world = world
+        self._since_us = world.now_us
+        self._local_us = world.now_us
+        self.drift_ppm = drift_ppm
+        self.wall_offset_us = wall_offset_us
+
+    def now_us(self) -> int:
+        elapsed = self._world.now_us - self._since_us
+        return self._local_us + elapsed + elapsed * self.drift_ppm // MILLION
+
+    def wall_ms(self) -> int:
+        return WALL_EPOCH_MS + (self.now_us() + self.wall_offset_us) // 1000
+
+    def world_time(self, local_us: int) -> int:
+        """The world's time, rounded up, at which `now_us` will be at least `local_us`, at today's rate."""
+        ahead = local_us - self._local_us
+        return self._since_us - (-ahead * MILLION // (MILLION + self.drift_ppm))
+
+    def set_drift(self, drift_ppm: int) -> None:
+        """Change the rate from now on; timers that were set by the old one fire early or late, as they do in life."""
+        self._local_us = self.now_us()
+        self._since_us = self._world.now_us
+        self.drift_ppm = drift_ppm
+
+    def jump_wall(self, by_us: int) -> None:
+        """Set the wall clock forward, or back if negative."""
+        self.wall_offset_us += by_us

@@ -1,0 +1,87 @@
+"""The world: one queue of events in virtual time, and one stream of chance for each thing that has any.
+
+Rule: time moves only from event to event; events of one time run in the order in which they were asked for; every
+random choice comes from the stream of the thing that it happens to (`link 1-2`, `disk 3`, `client 4`), so that
+leaving out one fault, message or operation moves the draws of nothing else.
+Knows nothing of hosts, networks, disks or Raft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Final
+
+from seatrial.env import Rng
+
+EVENTS_MAX: Final = 20_000_000
+
+
+class EventStorm(Exception):
+    """More events than a run may have: a message storm or a timer that never rests; a liveness failure, not a hang."""
+
+
+class World:
+    """Virtual time in microseconds since the run began, and what is going to happen.
+
+    now_us: the time of the event that runs.  events: how many ran.  events_max: then `run` raises EventStorm.
+    """
+
+    __slots__ = ("_queue", "_sequence", "_streams", "events", "events_max", "halted", "now_us", "seed")
+
+    def __init__(self, seed: int, *, events_max: int = EVENTS_MAX) -> None:
+        self.seed = seed
+        self.now_us = 0
+        self.events = 0
+        self.events_max = events_max
+        self.halted = False
+        self._queue: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        self._sequence = 0
+        self._streams: dict[str, Rng] = {}
+
+    def stream(self, name: str) -> Rng:
+        """The stream of this name; always the same object, decided by (seed, name) alone."""
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = Rng(self.seed).child(name)
+        return stream
+
+    def at(self, time_us: int, callback: Callable[[Any], None], argument: Any = None) -> None:
+        """Have `callback(argument)` run at that time; a time that has passed means as soon as possible."""
+        self._sequence += 1
+        now = self.now_us
+        heappush(self._queue, (time_us if time_us > now else now, self._sequence, callback, argument))
+
+    def after(self, delay_us: int, callback: Callable[[Any], None], argument: Any = None) -> None:
+        """As `at`, so many microseconds from now."""
+        self._sequence += 1
+        heappush(self._queue, (self.now_us + delay_us, self._sequence, callback, argument))
+
+    def next_us(self) -> int | None:
+        """When the next event is; None when there is none."""
+        return self._queue[0][0] if self._queue else None
+
+    def halt(self) -> None:
+        """End `run` after the event that runs now."""
+        self.halted = True
+
+    def run(self, until_us: int) -> None:
+        """Run every event up to and including that time, which is then the present, or until halted.
+
+        Raises EventStorm; whatever an event raises comes through, and the world can be looked at as it was then.
+        """
+        queue = self._queue
+        self.halted = False
+        while queue and queue[0][0] <= until_us:
+            if self.events >= self.events_max:
+                raise EventStorm(
+                    f"{self.events} events by {self.now_us / 1e6:.3f} s, {len(queue)} more are waiting: a message storm"
+                )
+            time_us, _, callback, argument = heappop(queue)
+            self.now_us = time_us
+            self.events += 1
+            callback(argument)
+            if self.halted:
+                return
+        if until_us > self.now_us:
+            self.now_us = until_us
