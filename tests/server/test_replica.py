@@ -48,7 +48,7 @@ def test_a_command_submitted_on_a_follower_ends_there_in_its_result(run_cluster:
         await cluster.converged()
         result = await asyncio.wait_for(cluster.follower().submit(*cluster.put(b"k", b"v")), 5)
         assert result.applied
-        assert cluster.follower()._requests == {}
+        assert cluster.follower().proposals.forwarded == 0
 
     run_cluster(scenario)
 
@@ -69,9 +69,9 @@ def test_a_read_on_a_follower_sees_every_write_acknowledged_before_it(run_cluste
 def test_reads_of_one_turn_share_one_read_index(run_cluster: Run) -> None:
     async def scenario(cluster: Any) -> None:
         leader = await cluster.leader()
-        before = leader._next_context
+        before = leader.reads.batches
         await asyncio.wait_for(asyncio.gather(*(leader.read_barrier() for _ in range(50))), 5)
-        assert leader._next_context == before + 1
+        assert leader.reads.batches == before + 1
 
     run_cluster(scenario)
 

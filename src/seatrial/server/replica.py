@@ -15,17 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from seatrial.raft.errors import NotLeader
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.inspection import Status
 from seatrial.raft.messages import Entry, Message, Snapshot, SnapshotMeta
 from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
-from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
+from seatrial.server.proposals import OpenProposals
+from seatrial.server.read_barriers import ReadBarriers
 from seatrial.storage.base import GroupStorage
 
 READYS_A_TURN = 16  # then other groups get their turn
-READ_PATIENCE_US = 2_000_000  # a read index that was not answered by then is given up (the caller may ask again)
 
 
 class Machine(Protocol):
@@ -75,28 +74,6 @@ class ReplicaOptions:
     grace_us: int = 1_000_000
 
 
-class Waiter:
-    """A proposal of this node that is not applied yet."""
-
-    __slots__ = ("future", "index", "term")
-
-    def __init__(self, term: Term, index: Index, future: asyncio.Future[Any]) -> None:
-        self.term = term
-        self.index = index
-        self.future = future
-
-
-class ReadBatch:
-    """All reads that joined one read index."""
-
-    __slots__ = ("asked_us", "futures", "index")
-
-    def __init__(self, asked_us: int) -> None:
-        self.asked_us = asked_us
-        self.futures: list[asyncio.Future[None]] = []
-        self.index = 0
-
-
 class Replica:
     """One group on this node.  All methods run on the event loop; none blocks."""
 
@@ -124,13 +101,9 @@ class Replica:
         self.idle_beats = 0  # heartbeats since anything but heartbeats happened, on a leader
         self.last_applied: Index = Index(0)
         self.applied_term: Term = Term(0)
+        self.proposals = OpenProposals(name, options.request_id)
+        self.reads = ReadBarriers(name)
         self._saving: deque[tuple[Ready, bool]] = deque()  # (ready, whether it has a save of its own)
-        self._waiters: deque[Waiter] = deque()
-        self._requests: dict[bytes, asyncio.Future[Any]] = {}
-        self._joining: ReadBatch | None = None  # reads that wait for this turn's read index
-        self._asked: dict[int, ReadBatch] = {}  # reads whose index is not known yet, oldest first
-        self._ripening: list[ReadBatch] = []  # reads whose index is not applied yet
-        self._next_context = 1
         self._change: asyncio.Future[None] | None = None  # shared by all that wait for the next change
         self._snapshot_pending = False
         self._applied_since_snapshot = 0
@@ -158,7 +131,7 @@ class Replica:
         future: asyncio.Future[Any] = self.host.loop.create_future()
         predict = self.options.predict
         if predict is None:
-            self._waiters.append(Waiter(term, index, future))
+            self.proposals.appended(term, index, future)
         else:
             future.set_result(predict(data, term, index))
         self.host.mark_dirty(self)
@@ -178,14 +151,9 @@ class Replica:
             return self.propose(data)
         self.node.forward(data, self.host.now_us())
         future: asyncio.Future[Any] = self.host.loop.create_future()
-        self._requests[request_id] = future
-        future.add_done_callback(lambda ended: self._forget_request(request_id, ended))
+        self.proposals.passed_on(request_id, future)
         self.host.mark_dirty(self)
         return future
-
-    def _forget_request(self, request_id: bytes, ended: asyncio.Future[Any]) -> None:
-        if self._requests.get(request_id) is ended:  # it may have been sent again under the same id
-            del self._requests[request_id]
 
     def read_barrier(self) -> asyncio.Future[None]:
         """Ends when everything committed before the call is applied here: reading then is linearizable.
@@ -193,9 +161,7 @@ class Replica:
         Fails with NoLeader when no leader could vouch for it; asking again is safe.
         """
         future: asyncio.Future[None] = self.host.loop.create_future()
-        if self._joining is None:
-            self._joining = ReadBatch(self.host.now_us())
-        self._joining.futures.append(future)
+        self.reads.join(future, self.host.now_us())
         self.host.mark_dirty(self)
         return future
 
@@ -211,7 +177,7 @@ class Replica:
 
     @property
     def has_open_reads(self) -> bool:
-        return bool(self._asked)
+        return self.reads.has_unanswered
 
     def tick(self, now_us: int) -> None:
         self.idle_beats += 1
@@ -232,19 +198,8 @@ class Replica:
     def close(self) -> None:
         """No longer take part; whoever waits is told that the outcome is unknown."""
         self.closed = True
-        gone = OutcomeUnknown(f"{self.name} was closed on this node")
-        for waiter in self._waiters:
-            fail(waiter.future, gone)
-        self._waiters.clear()
-        for future in list(self._requests.values()):
-            fail(future, gone)
-        batches = [*self._asked.values(), *self._ripening, *([self._joining] if self._joining else [])]
-        for batch in batches:
-            for read in batch.futures:
-                fail(read, NoLeader(f"{self.name} was closed on this node"))
-        self._asked.clear()
-        self._ripening.clear()
-        self._joining = None
+        self.proposals.close()
+        self.reads.close()
         self._wake_watchers()
 
     # ---- the wiring ------------------------------------------------------------------------------------------------
@@ -253,9 +208,9 @@ class Replica:
         """Carry out what the node has ready; the host calls it once a loop turn while the replica is dirty."""
         if self.closed:
             return
-        if self._joining is not None:
-            self._ask_read_index()
         node = self.node
+        if self.reads.must_ask:
+            self.reads.ask(node, self.host.now_us())
         for _ in range(READYS_A_TURN):
             if not node.has_ready():
                 return
@@ -280,7 +235,7 @@ class Replica:
         if ready.committed:
             self._apply(ready.committed)
         if ready.reads:
-            self._answer_reads(ready)
+            self.reads.answered(ready.reads, self.last_applied)
         if not in_order:
             self._finish(ready)
 
@@ -306,106 +261,37 @@ class Replica:
         self.last_applied = snapshot.meta.last_included_index
         self.applied_term = snapshot.meta.last_included_term
         self._applied_since_snapshot = self._bytes_since_snapshot = 0
-        skipped = OutcomeUnknown(f"{self.name} caught up by a snapshot that hides the entry's fate")
-        while self._waiters and self._waiters[0].index <= self.last_applied:
-            fail(self._waiters.popleft().future, skipped)
-        self._ripen()
+        self.proposals.skipped_to(self.last_applied)
+        self.reads.applied(self.last_applied)
         self._wake_watchers()
 
     def _apply(self, committed: Sequence[Entry]) -> None:
-        apply, waiters, requests = self.machine.apply, self._waiters, self._requests
-        request_id = self.options.request_id
+        apply, proposals = self.machine.apply, self.proposals
         size = 0
         for entry in committed:
             result = apply(entry)
             size += len(entry.data)
             if entry.term != self.applied_term:
                 self.applied_term = entry.term
-                self._fail_older_terms(entry)
-            if waiters and waiters[0].index == entry.index:
-                waiter = waiters.popleft()
-                if not waiter.future.done():
-                    waiter.future.set_result(result)
-            elif requests and request_id is not None:
-                key = request_id(entry.data) if entry.kind == 0 else None
-                future = requests.pop(key, None) if key is not None else None
-                if future is not None and not future.done():
-                    future.set_result(result)
+                proposals.term_begun(entry)
+            if proposals:
+                proposals.applied(entry, result)
         self.last_applied = committed[-1].index
         self._applied_since_snapshot += len(committed)
         self._bytes_since_snapshot += size
-        self._ripen()
+        self.reads.applied(self.last_applied)
         self._wake_watchers()
         self._consider_snapshot()
 
-    def _fail_older_terms(self, entry: Entry) -> None:
-        """Terms never fall along a log, so no entry of an older term can follow `entry`: those proposals are lost."""
-        kept: deque[Waiter] = deque()
-        for waiter in self._waiters:
-            if waiter.term < entry.term:
-                fail(waiter.future, ProposalLost(f"another leader took the place of {self.name}/{waiter.index}"))
-            else:
-                kept.append(waiter)
-        self._waiters.clear()
-        self._waiters.extend(kept)
-
     def _role_changed(self) -> None:
-        if not self.node.is_leader and self._waiters:
-            self.host.loop.call_later(self.options.grace_us / 1e6, self._give_up, self._waiters[-1].term)
+        if not self.node.is_leader and self.proposals.waiters:
+            self.host.loop.call_later(self.options.grace_us / 1e6, self._give_up, self.proposals.waiters[-1].term)
         self.host.role_changed(self)
         self._wake_watchers()
 
     def _give_up(self, term: Term) -> None:
-        """Some time after losing the lead of `term`: proposals of it that still have no fate are unknown."""
-        if self.node.is_leader and self.node.term == term:
-            return
-        while self._waiters and self._waiters[0].term <= term:
-            waiter = self._waiters.popleft()
-            fail(waiter.future, OutcomeUnknown(f"lost the lead of {self.name} with entry {waiter.index} open"))
-
-    # ---- reads -----------------------------------------------------------------------------------------------------
-
-    def _ask_read_index(self) -> None:
-        batch, self._joining = self._joining, None
-        assert batch is not None
-        now_us = self.host.now_us()
-        for context in list(self._asked):
-            if now_us - self._asked[context].asked_us < READ_PATIENCE_US:
-                break
-            self._refuse(self._asked.pop(context), "no answer from the leader")
-        context = self._next_context
-        self._next_context += 1
-        self._asked[context] = batch
-        try:
-            self.node.read_index(context, now_us)
-        except NotLeader:
-            self._refuse(self._asked.pop(context), "no leader is known")
-
-    def _answer_reads(self, ready: Ready) -> None:
-        for read in ready.reads:
-            batch = self._asked.pop(read.context, None)
-            if batch is None:
-                continue
-            if read.index == 0:
-                self._refuse(batch, "the leader could not vouch for it")
-            else:
-                batch.index = read.index
-                self._ripening.append(batch)
-        self._ripen()
-
-    def _ripen(self) -> None:
-        if not self._ripening:
-            return
-        ripe = [batch for batch in self._ripening if batch.index <= self.last_applied]
-        self._ripening = [batch for batch in self._ripening if batch.index > self.last_applied]
-        for batch in ripe:
-            for future in batch.futures:
-                if not future.done():
-                    future.set_result(None)
-
-    def _refuse(self, batch: ReadBatch, reason: str) -> None:
-        for future in batch.futures:
-            fail(future, NoLeader(f"{self.name}: {reason}"))
+        if not (self.node.is_leader and self.node.term == term):
+            self.proposals.give_up(term)
 
     def _wake_watchers(self) -> None:
         if self._change is not None:
@@ -440,9 +326,3 @@ class Replica:
             first_kept = meta.last_included_index + 1 - self.options.keep_entries
             if first_kept > self.storage.first_index:
                 self.storage.compact(Index(first_kept))
-
-
-def fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """End a future in an error, unless it has ended or nobody waits any more."""
-    if not future.done():
-        future.set_exception(error)
