@@ -2,6 +2,6 @@
 
 from seatrial.transport.base import PeerStatus, Transport
 from seatrial.transport.codec import MalformedFrame
-from seatrial.transport.framed import FramedTransport, MessageFilter, parse_address
+from seatrial.transport.framed import FramedTransport, parse_address
 
-__all__ = ["FramedTransport", "MalformedFrame", "MessageFilter", "PeerStatus", "Transport", "parse_address"]
+__all__ = ["FramedTransport", "MalformedFrame", "PeerStatus", "Transport", "parse_address"]

@@ -17,19 +17,19 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from seatrial.env import Clock, Rng
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import InstallSnapshot, Message
 from seatrial.transport.base import PeerStatus
 from seatrial.transport.codec import Decoded
+from seatrial.transport.filters.filter_set import FilterSet
 from seatrial.transport.handshake import CLUSTER_ID_BYTES_MAX, Hello, Purpose, Rejected, check_hello
 from seatrial.transport.incoming import IncomingConnection
 from seatrial.transport.link import Limits, PeerLink
 from seatrial.transport.receiver import OversizedFrame
 
-MessageFilter: TypeAlias = Callable[[GroupId, Message], Sequence[tuple[GroupId, Message]]]
 _CHECK_INTERVAL_S: Final = 0.25
 
 
@@ -65,8 +65,7 @@ class FramedTransport:
     """Implements Transport.
 
     `listen` is "host:port" (port 0: any; see `address`) or a listening socket; `peers` maps ids to "host:port".
-    `outgoing` and `incoming`, if given, see each message and return what is to go on in its place: the hook for
-    message filters in tests.  `report` gets each sentence that an operator should read.
+    `report` gets each sentence that an operator should read.  `filters`: for tests; none is attached at first.
     Raises ValueError for an address that is none, or a cluster id that is too long; `start` raises OSError where it
     cannot listen.
     """
@@ -85,8 +84,6 @@ class FramedTransport:
         connect_timeout_s: float = 1.0,
         dead_after_s: float = 2.0,
         report: Callable[[str], None] = lambda sentence: None,
-        outgoing: MessageFilter | None = None,
-        incoming: MessageFilter | None = None,
     ) -> None:
         if len(cluster_id.encode()) > CLUSTER_ID_BYTES_MAX:
             raise ValueError(f"the cluster id {cluster_id!r} is longer than {CLUSTER_ID_BYTES_MAX} bytes")
@@ -102,7 +99,7 @@ class FramedTransport:
             back_off_max_s=0.5,
             back_off_rejected_s=2.0,
         )
-        self.outgoing, self.incoming = outgoing, incoming
+        self.filters = FilterSet(clock.now_us, self._call_later)
         self.refusals: Counter[str] = Counter()  # connections ended by this side: "rejected", "oversized", "malformed"
         self._peers: dict[NodeId, Peer] = {}
         self._to_add = dict(peers)
@@ -212,13 +209,29 @@ class FramedTransport:
     # Messages.
 
     def send(self, group: GroupId, messages: Sequence[Message]) -> None:
-        if self.outgoing is not None:
+        if self.filters.sending:
             for message in messages:
-                for filtered_group, filtered in self.outgoing(group, message):
-                    self._queue(filtered_group, filtered)
+                self.filters.send(group, message, self._filtered)
         else:
             for message in messages:
                 self._queue(group, message)
+
+    def _filtered(self, group: int, message: Message) -> None:
+        """What a filter made may be meant for another node than the message that it saw: for this one, too."""
+        if message.to != self._node_id:
+            self._queue(GroupId(group), message)
+        elif self._receive is not None:
+            asyncio.get_running_loop().call_soon(self._receive, GroupId(group), message)
+
+    def _filtered_in(self, group: int, message: Message) -> None:
+        if message.to != self._node_id:
+            self._queue(GroupId(group), message)
+        elif self._receive is not None and message.sender in self._peers:  # which it may no longer be, if it was late
+            self._receive(GroupId(group), message)
+
+    @staticmethod
+    def _call_later(delay_us: int, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_us / 1e6, callback)
 
     def _queue(self, group: GroupId, message: Message) -> None:
         peer = self._peers.get(message.to)
@@ -268,11 +281,10 @@ class FramedTransport:
         if connection.hello is not None and (peer := self._peers.get(connection.hello.sender)) is not None:
             peer.last_received_us = connection.received_us
         for group, message in messages:
-            if self.incoming is None:
-                self._receive(group, message)
+            if self.filters.receiving:
+                self.filters.receive(group, message, self._filtered_in)
             else:
-                for filtered_group, filtered in self.incoming(group, message):
-                    self._receive(filtered_group, filtered)
+                self._receive(group, message)
 
     def refused(self, connection: IncomingConnection, error: Exception) -> None:
         if isinstance(error, Rejected):

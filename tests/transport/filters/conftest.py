@@ -27,11 +27,13 @@ class Bench:
     def __init__(self) -> None:
         self.now_us = 0
         self.timers: list[tuple[int, int, Callable[[], None]]] = []
+        self._timers_made = 0
         self.through: list[tuple[int, Message]] = []
         self.set = FilterSet(lambda: self.now_us, self._schedule)
 
     def _schedule(self, delay_us: int, callback: Callable[[], None]) -> None:
-        self.timers.append((self.now_us + delay_us, len(self.timers), callback))
+        self._timers_made += 1
+        self.timers.append((self.now_us + delay_us, self._timers_made, callback))
 
     def filter(self, described: Filter) -> ActiveFilter:
         return self.set.attach(described)
