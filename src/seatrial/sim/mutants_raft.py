@@ -1,0 +1,462 @@
+"""Planted bugs in the Raft core: elections, replication, commitment, snapshots, reads, and what keeps it live.
+
+Rule: each is a mistake that was made by somebody, or that the paper warns of.  Data alone (see `mutation.Mutant`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seatrial.sim.mutation import Mutant
+
+_ELECTION: Final = "seatrial.raft.election"
+_FOLLOWING: Final = "seatrial.raft.following"
+_LOG: Final = "seatrial.raft.log"
+_NODE: Final = "seatrial.raft.node"
+_PROGRESS: Final = "seatrial.raft.progress"
+_QUORUM: Final = "seatrial.raft.quorum"
+_READING: Final = "seatrial.raft.reading"
+_REPLICATION: Final = "seatrial.raft.replication"
+
+ELECTION_MUTANTS: Final = (
+    Mutant(
+        name="vote-without-log-check",
+        summary="A vote is given to a candidate whose log is behind the voter's.",
+        source="Raft §5.4.1",
+        module=_ELECTION,
+        before="""\
+        and (message.leadership_transfer or not core.is_sticky())
+        and core.log.is_up_to_date(message.last_log_index, message.last_log_term)
+""",
+        after="""\
+        and (message.leadership_transfer or not core.is_sticky())
+""",
+        level="core",
+    ),
+    Mutant(
+        name="log-check-by-length",
+        summary="Of two logs the longer one counts as more up-to-date, whatever the terms of its entries.",
+        source="Raft §5.4.1; Zab and Viewstamped Replication differ here",
+        module=_LOG,
+        before="return last_log_term > own or (last_log_term == own and last_log_index >= self.last_index)",
+        after="return last_log_index >= self.last_index",
+        level="core",
+    ),
+    Mutant(
+        name="vote-before-save",
+        summary="A vote leaves before it is on the disk.",
+        source="Raft figure 2, persistent state; hashicorp/raft persists its vote for this reason",
+        module=_ELECTION,
+        before="""\
+    core.messages_after_save.append(
+        RequestVoteResponse(""",
+        after="""\
+    core.messages.append(
+        RequestVoteResponse(""",
+        level="core",
+    ),
+    Mutant(
+        name="vote-twice",
+        summary="A node votes for every candidate of its term until it hears from a leader.",
+        source="Raft §5.2, figure 2: votedFor is null or the candidate",
+        module=_ELECTION,
+        before="return core.voted_for == candidate or (core.voted_for is None and core.leader is None)",
+        after="return core.leader is None",
+        level="core",
+    ),
+    Mutant(
+        name="term-not-saved",
+        summary="A new term is not saved when the vote stays the same.",
+        source="Raft figure 2, persistent state",
+        module=_NODE,
+        before="unchanged = core.term == saved.term and core.voted_for == saved.voted_for",
+        after="unchanged = core.voted_for == saved.voted_for",
+        level="core",
+    ),
+    Mutant(
+        name="vote-not-saved",
+        summary="A vote is not saved when the term stays the same.",
+        source="Raft figure 2, persistent state",
+        module=_NODE,
+        before="unchanged = core.term == saved.term and core.voted_for == saved.voted_for",
+        after="unchanged = core.term == saved.term",
+        level="core",
+    ),
+    Mutant(
+        name="candidate-counts-unsaved-vote",
+        summary="A candidate asks for votes before its own vote and term are on the disk.",
+        source="Raft figure 2; see the rule of `raft.election`",
+        module=_ELECTION,
+        before="core.messages_after_save.append(\n            RequestVote(",
+        after="core.messages.append(\n            RequestVote(",
+        level="core",
+    ),
+    Mutant(
+        name="half-is-a-majority",
+        summary="Of an even number of voters, half of the votes win an election.",
+        source="Raft §5.2, and §6: every change of one member passes through an even number",
+        module=_QUORUM,
+        before="return voters // 2 + 1",
+        after="return (voters + 1) // 2",
+        level="core",
+    ),
+    Mutant(
+        name="old-terms-answered",
+        summary="A message of an earlier term is handled as if it were of this one.",
+        source="Raft §5.1, figure 2 rules for all servers",
+        module=_ELECTION,
+        before="message.context, Index(0)))\n    return False",
+        after="message.context, Index(0)))\n    return True",
+        level="core",
+    ),
+    Mutant(
+        name="no-answer-to-old-leader",
+        summary="A leader of an earlier term is not told of the later one, by a node that may neither follow nor win.",
+        source="etcd-io/raft: PreVote and CheckQuorum, the stuck node (`handleAppendEntries` of a lower term)",
+        module=_ELECTION,
+        before="elif isinstance(message, AppendEntries | Heartbeat | InstallSnapshot):",
+        after="elif isinstance(message, InstallSnapshot):",
+        level="core",
+    ),
+    Mutant(
+        name="election-timeout-not-random",
+        summary="All nodes wait equally long for a leader.",
+        source="Raft §5.2, split votes",
+        module="seatrial.raft.core",
+        before="self.election_wait_us = timeout + int(self._random() * timeout)",
+        after="self.election_wait_us = timeout",
+        level="core",
+    ),
+)
+
+REPLICATION_MUTANTS: Final = (
+    Mutant(
+        name="commit-older-terms",
+        summary="A leader commits an entry of an earlier term because a majority stores it.",
+        source="Raft §5.4.2, figure 8",
+        module=_REPLICATION,
+        before="if index > core.log.commit_index and core.log.term(index) == core.term:",
+        after="if index > core.log.commit_index:",
+        level="core",
+    ),
+    Mutant(
+        name="append-acked-before-save",
+        summary="A follower acknowledges entries before they are on its disk.",
+        source="Raft figure 2, persistent state; Kafka's acks=all, which does not wait for the disk",
+        module=_FOLLOWING,
+        before="core.messages_after_save.append(\n        AppendEntriesResponse(",
+        after="core.messages.append(\n        AppendEntriesResponse(",
+        level="core",
+    ),
+    Mutant(
+        name="leader-counts-unsaved-entries",
+        summary="A leader counts entries as its own that are not yet on its disk.",
+        source="dissertation §10.2.1: the leader may write in parallel, but not count itself before",
+        module=_REPLICATION,
+        before="if leadership.own.acknowledged(core.log.durable_index):",
+        after="if leadership.own.acknowledged(core.log.last_index):",
+        level="core",
+    ),
+    Mutant(
+        name="truncation-of-matching-suffix",
+        summary="An AppendEntries cuts off everything behind its previous entry, also what matches.",
+        source='Raft figure 2, AppendEntries step 3: only where they conflict; "Students\' Guide to Raft"',
+        module=_LOG,
+        before="if self.term(index) != entry.term:",
+        after="if index <= last:",
+        level="core",
+    ),
+    Mutant(
+        name="commit-from-unverified-append",
+        summary="A follower commits up to its last entry, also behind what the leader's message vouched for.",
+        source="Raft figure 2, AppendEntries step 5: the index of the last NEW entry",
+        module=_FOLLOWING,
+        before="log.commit_to(min(message.leader_commit, matched))",
+        after="log.commit_to(min(message.leader_commit, log.last_index))",
+        level="core",
+    ),
+    Mutant(
+        name="follower-commits-what-it-holds",
+        summary="A follower takes every entry that it gets for committed, and serves it to readers.",
+        source="Raft §5.3; Kafka KIP-101 and KIP-392: fetch beyond the high watermark",
+        module=_FOLLOWING,
+        before="log.commit_to(min(message.leader_commit, matched))",
+        after="log.commit_to(matched)",
+        level="core",
+    ),
+    Mutant(
+        name="heartbeat-commits-beyond-match",
+        summary="A heartbeat carries the leader's commit index to followers that may hold other entries there.",
+        source="etcd-io/raft `sendHeartbeat`: min(match, committed)",
+        module=_REPLICATION,
+        before="commit = progress.match_index if progress.match_index < commit_index else commit_index",
+        after="commit = commit_index",
+        level="core",
+    ),
+    Mutant(
+        name="unverified-suffix-acked",
+        summary="A follower acknowledges its whole log, also entries that the leader's message said nothing of.",
+        source="Raft figure 2, AppendEntries: matchIndex = prevLogIndex + len(entries)",
+        module=_FOLLOWING,
+        before="message.term, True, Index(matched), Index(0), Term(0))",
+        after="message.term, True, Index(log.last_index), Index(0), Term(0))",
+        level="core",
+    ),
+    Mutant(
+        name="append-without-consistency-check",
+        summary="Entries are appended behind any previous entry, whatever its term.",
+        source="Raft §5.3, AppendEntries step 2",
+        module=_LOG,
+        before="elif self.term(prev_index) != prev_term:",
+        after="elif self.term(prev_index) is None:",
+        level="core",
+    ),
+    Mutant(
+        name="half-commits",
+        summary="Of an even number of voters, half of them commit an entry.",
+        source="Raft §5.3; even memberships and joint consensus",
+        module=_QUORUM,
+        before="return values[(len(values) - 1) // 2]",
+        after="return values[len(values) // 2]",
+        level="core",
+    ),
+    Mutant(
+        name="applied-before-committed",
+        summary="An entry is applied as soon as it is durable here.",
+        source="Raft §5.3: only committed entries are applied",
+        module=_LOG,
+        before="last = self.commit_index if self.commit_index < self.durable_index else self.durable_index",
+        after="last = self.durable_index",
+        level="core",
+    ),
+    Mutant(
+        name="replaced-save-counts",
+        summary="The end of a save of replaced entries makes their successors count as durable.",
+        source="etcd-io/raft `unstable.stableTo`: the ABA of asynchronous writes",
+        module=_LOG,
+        before="""\
+        self._forget_saves_from(index)
+        if self._unsaved_first > index:""",
+        after="""\
+        if self._unsaved_first > index:""",
+        level="core",
+    ),
+    Mutant(
+        name="commit-index-trusted-at-start",
+        summary="A restarted node believes a saved commit index that is ahead of the entries it kept.",
+        source="Raft figure 2: commitIndex is volatile",
+        module=_LOG,
+        before="self.commit_index = min(max(stable.hard_state.commit_index, snapshot_index), last)",
+        after="self.commit_index = max(stable.hard_state.commit_index, snapshot_index)",
+        level="core",
+    ),
+)
+
+SNAPSHOT_MUTANTS: Final = (
+    Mutant(
+        name="snapshot-drops-suffix",
+        summary="Installing a snapshot throws away the entries that follow it in a log that holds it all.",
+        source="Raft §7, InstallSnapshot step 6: retain the entries that follow",
+        module=_FOLLOWING,
+        before="if core.log.term(meta.last_included_index) == meta.last_included_term:",
+        after="if core.log.last_index == meta.last_included_index:",
+        level="core",
+    ),
+    Mutant(
+        name="snapshot-chunk-twice",
+        summary="A chunk of a snapshot that comes twice is put in twice.",
+        source="Raft §7, InstallSnapshot step 3: at the given offset",
+        module="seatrial.raft.snapshots",
+        before="if chunk.offset == len(self._data):",
+        after="if chunk.offset <= len(self._data):",
+        level="core",
+    ),
+    Mutant(
+        name="snapshot-chunks-mixed",
+        summary="Chunks of two snapshots, of two leaders, are put together.",
+        source="Raft §7",
+        module=_FOLLOWING,
+        before="if incoming is None or not incoming.belongs(message):",
+        after="if incoming is None:",
+        level="core",
+    ),
+    Mutant(
+        name="snapshot-acked-before-save",
+        summary="A follower says that a snapshot is installed before it is on its disk.",
+        source="Raft §7; etcd's snapshot must be saved before the hard state",
+        module=_FOLLOWING,
+        before="core.messages_after_save.append(\n        InstallSnapshotResponse(",
+        after="core.messages.append(\n        InstallSnapshotResponse(",
+        level="core",
+    ),
+    Mutant(
+        name="stale-snapshot-installed",
+        summary="A snapshot that is behind what is committed here is installed all the same.",
+        source="etcd-io/raft `restore`: ignore a snapshot at or below the commit index",
+        module=_FOLLOWING,
+        before="if message.meta.last_included_index <= core.log.commit_index:",
+        after="if message.meta.last_included_index <= 0:",
+        level="core",
+    ),
+    Mutant(
+        name="applied-while-installing",
+        summary="Entries behind a snapshot are applied before the snapshot is restored.",
+        source="Raft §7, InstallSnapshot step 8",
+        module=_LOG,
+        before="if last <= self.last_applied or self.installing is not None:",
+        after="if last <= self.last_applied:",
+        level="core",
+    ),
+)
+
+READ_MUTANTS: Final = (
+    Mutant(
+        name="read-index-without-quorum",
+        summary="A leader answers reads without asking whether it still leads.",
+        source="dissertation §6.4; etcd and Consul stale reads (Jepsen 2014)",
+        module=_READING,
+        before="reached = leadership.quorum_round()",
+        after="reached = leadership.round",
+        level="core",
+    ),
+    Mutant(
+        name="read-before-own-commit",
+        summary="A new leader answers reads before it has committed an entry of its own term.",
+        source="dissertation §6.4, step 1; Raft §8",
+        module=_READING,
+        before="return core.log.commit_index >= leadership.first_index",
+        after="return True",
+        level="core",
+    ),
+    Mutant(
+        name="read-by-earlier-round",
+        summary="A read is confirmed by answers to heartbeats that were sent before it came.",
+        source="dissertation §6.4, step 3",
+        module="seatrial.raft.reads",
+        before="self._confirming[0].round <= number:",
+        after="self._confirming[0].round <= number + 1:",
+        level="core",
+    ),
+    Mutant(
+        name="deposed-leader-answers-reads",
+        summary="A leader that steps down answers the reads that it could not confirm.",
+        source="dissertation §6.4",
+        module="seatrial.raft.core",
+        before="self.answer_read(read.requester, read.context, 0)",
+        after="self.answer_read(read.requester, read.context, read.index)",
+        level="core",
+    ),
+    Mutant(
+        name="read-before-applied",
+        summary="A read is answered from a state that has not applied its index.",
+        source="dissertation §6.4, step 4",
+        module=_NODE,
+        before="return [state for state in states if state.index <= applied]",
+        after="return list(states)",
+        level="core",
+    ),
+    Mutant(
+        name="lease-ignores-drift",
+        summary="A leader trusts its lease as long as followers keep their promise by their own clocks.",
+        source="dissertation §6.4.1: bounded clock drift",
+        module="seatrial.raft.config",
+        before="return self.election_timeout_us * (1_000_000 - self.lease_drift_ppm) // 1_000_000",
+        after="return self.election_timeout_us",
+        level="core",
+    ),
+    Mutant(
+        name="lease-survives-transfer",
+        summary="A leader reads by its lease after it has told another node to campaign at once.",
+        source="dissertation §6.4.1; TiKV suspects its lease once it has sent MsgTimeoutNow",
+        module="seatrial.raft.transfer",
+        before="leadership.lease.give_up()\n        ",
+        after="",
+        level="core",
+    ),
+    Mutant(
+        name="lease-promise-forgotten",
+        summary="A restarted node helps to elect another leader while the lease it granted still runs.",
+        source="dissertation §6.4.1: the promise must outlive the process that gave it",
+        module="seatrial.raft.core",
+        before="self.sticky_until_us += config.election_timeout_us",
+        after="self.sticky_until_us += 0",
+        level="core",
+    ),
+)
+
+PROGRESS_MUTANTS: Final = (
+    Mutant(
+        name="conflict-never-backs-off",
+        summary="A leader whose append was refused sends the same one again.",
+        source="Raft §5.3: decrement nextIndex and retry",
+        module=_PROGRESS,
+        before="next_index = max(min(prev_log_index, agreed_at_most + 1), self.match_index + 1)",
+        after="next_index = self.next_index",
+        level="core",
+    ),
+    Mutant(
+        name="window-never-freed",
+        summary="What was acknowledged still counts as in flight, until nothing more may be sent.",
+        source="etcd-io/raft `Inflights.FreeLE`",
+        module=_PROGRESS,
+        before="while sent and sent[0][0] <= match_index:",
+        after="while sent and sent[0][0] < match_index - len(sent):",
+        level="core",
+    ),
+    Mutant(
+        name="probe-never-resumed",
+        summary="A probe that was lost is never sent again.",
+        source="etcd-io/raft: an answered heartbeat frees the probe (`MsgHeartbeatResp`)",
+        module=_REPLICATION,
+        before="""\
+        progress.paused = False
+        leadership.dirty = True
+    elif progress.responded:""",
+        after="""\
+        leadership.dirty = True
+    elif progress.responded:""",
+        level="core",
+    ),
+    Mutant(
+        name="lost-chunk-not-sent-again",
+        summary="A chunk of a snapshot that was lost is never sent again.",
+        source="etcd-io/raft `ReportSnapshot`: without it the follower stays in the snapshot state",
+        module=_REPLICATION,
+        before="elif progress.state == SNAPSHOT:\n        _send_chunk(core, progress)",
+        after="elif progress.state == SNAPSHOT:\n        progress.responded = False",
+        level="core",
+    ),
+    Mutant(
+        name="lost-append-not-noticed",
+        summary="A leader never asks whether what it sent has arrived.",
+        source="Raft §5.3: the leader retries indefinitely",
+        module=_REPLICATION,
+        before="elif len(progress.window) and not _send_empty(core, progress):",
+        after="elif len(progress.window) and not progress.responded and progress.paused:",
+        level="core",
+    ),
+    Mutant(
+        name="transfer-never-given-up",
+        summary="A transfer to a node that does not answer keeps the leader from taking commands for ever.",
+        source="dissertation §3.10: after an election timeout the transfer is aborted",
+        module="seatrial.raft.transfer",
+        before="if leadership.transfer_to is not None and core.now_us >= leadership.transfer_deadline_us:",
+        after="if leadership.transfer_to is not None and core.now_us < 0:",
+        level="core",
+    ),
+    Mutant(
+        name="transfer-skips-log-check",
+        summary="A candidate that was handed the leadership is elected whatever its log.",
+        source="dissertation §3.10: only the election timeout is skipped, not the rules of voting",
+        module=_ELECTION,
+        before="""\
+        and (message.leadership_transfer or not core.is_sticky())
+        and core.log.is_up_to_date(message.last_log_index, message.last_log_term)
+""",
+        after="""\
+        and (message.leadership_transfer or not core.is_sticky())
+        and (message.leadership_transfer or core.log.is_up_to_date(message.last_log_index, message.last_log_term))
+""",
+        level="core",
+    ),
+)

@@ -1,0 +1,231 @@
+"""Planted bugs above the Raft core: state machines, Kafka's promises, the replica's wiring and the node.
+
+Rule: each is a mistake that was made by somebody, or that the literature warns of.  Data alone (see `mutation.Mutant`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seatrial.sim.mutation import Mutant
+
+_KEY_VALUE: Final = "seatrial.machines.kv"
+_PARTITION_LOG: Final = "seatrial.machines.partition_log"
+_PRODUCERS: Final = "seatrial.machines.producers"
+_REPLICA: Final = "seatrial.server.replica"
+
+MACHINE_MUTANTS: Final = (
+    Mutant(
+        name="compare-and-set-ignores-version",
+        summary="A write that expects a version is applied whatever the version is.",
+        source="the atomicity of compare-and-set; Jepsen's register workload",
+        module=_KEY_VALUE,
+        before="if command.expected_version not in (ANY_VERSION, version):",
+        after="if command.expected_version not in (ANY_VERSION, version) and current is None:",
+        level="full",
+    ),
+    Mutant(
+        name="retry-applied-twice",
+        summary="A command that was applied before is applied again when its client repeats it.",
+        source="dissertation §6.3: client sessions",
+        module=_KEY_VALUE,
+        before="known = self._sessions.find(command.session)",
+        after="known = None",
+        level="full",
+    ),
+    Mutant(
+        name="sessions-not-in-snapshot",
+        summary="The sessions are left out of a snapshot.",
+        source="dissertation §6.3: the session table is part of the state",
+        module=_KEY_VALUE,
+        before="parts.append(self._sessions.pack())",
+        after="parts.append(SessionTable().pack())",
+        level="full",
+    ),
+    Mutant(
+        name="no-op-takes-an-offset",
+        summary="An entry without records takes an offset, and shifts all that follow.",
+        source="KIP-101 and Redpanda's offset translator: Raft's own entries are not records",
+        module=_PARTITION_LOG,
+        before="        if entry.kind != COMMAND:\n            return None\n",
+        after="        if entry.kind != COMMAND:\n            self._next_offset += 1\n            return None\n",
+        level="full",
+    ),
+    Mutant(
+        name="refused-batch-shown",
+        summary="A batch that was refused as a duplicate is shown to readers, and shifts all that follow.",
+        source="KIP-98: a duplicate is acknowledged, and is not in the log twice",
+        module=_PARTITION_LOG,
+        before="if entry.kind != COMMAND or entry.index in self._refused:",
+        after="if entry.kind != COMMAND:",
+        level="full",
+    ),
+    Mutant(
+        name="duplicate-accepted",
+        summary="A batch that its producer repeats, as after a change of leader, is appended again.",
+        source="KIP-98: idempotent producers; Jepsen on Redpanda 21.10 found duplicates",
+        module=_PRODUCERS,
+        before="return AppendError.NONE, batch.base_offset",
+        after="return AppendError.NONE, -1",
+        level="full",
+    ),
+    Mutant(
+        name="producers-forgotten-by-new-leader",
+        summary="What producers wrote last is forgotten when a new leader's term begins.",
+        source="KAFKA-5793 and kin: producer state must survive a change of leader",
+        module=_PARTITION_LOG,
+        before="            self._epochs.append(entry.term)\n",
+        after="            self._epochs.append(entry.term)\n            self._producers = ProducerTable()\n",
+        level="full",
+    ),
+    Mutant(
+        name="producers-not-in-snapshot",
+        summary="The table of idempotent producers is left out of a snapshot.",
+        source="KIP-98: producer snapshot files",
+        module=_PARTITION_LOG,
+        before="for c in columns), self._producers.pack()))",
+        after="for c in columns), ProducerTable().pack()))",
+        level="full",
+    ),
+)
+
+KAFKA_MUTANTS: Final = (
+    Mutant(
+        name="timed-out-produce-acked",
+        summary="A produce request that ran out of time is answered without an error.",
+        source="acks=all: no answer is not an acknowledgement",
+        module="seatrial.kafka.produce",
+        before="results.append(PartitionResult(index, ErrorCode.REQUEST_TIMED_OUT))",
+        after="results.append(PartitionResult(index, ErrorCode.NONE))",
+        level="full",
+    ),
+    Mutant(
+        name="latest-offset-too-low",
+        summary="A new leader tells the end of its log before it has applied what its predecessor acknowledged.",
+        source="KIP-207: ListOffsets of a new leader must not go back",
+        module="seatrial.kafka.offset_requests",
+        before="if timestamp != EARLIEST and found.is_leader and not found.is_established:",
+        after="if timestamp != EARLIEST and not found.is_leader:",
+        level="full",
+    ),
+    Mutant(
+        name="base-offset-not-patched",
+        summary="A fetched batch carries the offset that its producer wrote into it.",
+        source="Kafka protocol: the broker assigns base offsets",
+        module="seatrial.kafka.records",
+        before="return HEAD.pack(base_offset, batch_length, leader_epoch), batch[HEAD.size :]",
+        after="return bytes(batch[: HEAD.size]), batch[HEAD.size :]",
+        level="full",
+    ),
+)
+
+SERVER_MUTANTS: Final = (
+    Mutant(
+        name="promises-before-save",
+        summary="Votes and acknowledgements of a Ready leave together with its other messages.",
+        source="etcd-io/raft: messages must be sent after the entries are saved",
+        module=_REPLICA,
+        before="            self.host.send(self.group, ready.messages)\n",
+        after="            self.host.send(self.group, ready.messages + ready.messages_after_save)\n",
+        level="full",
+    ),
+    Mutant(
+        name="another-entry-answers",
+        summary="A waiting client is answered by whatever entry is applied at its index.",
+        source="etcd-io/etcd and MIT 6.824: a proposal is known by its term and index, or by its id",
+        module="seatrial.server.proposals",
+        before="            if waiter.term < entry.term:",
+        after="            if waiter.term < 0:",
+        level="full",
+    ),
+    Mutant(
+        name="unknown-told-as-failed",
+        summary="A client is told that its write surely did not happen, when that is not known.",
+        source="Jepsen: a timeout is not a failure",
+        module="seatrial.server.proposals",
+        before='fail(waiter.future, OutcomeUnknown(f"lost the lead',
+        after='fail(waiter.future, ProposalLost(f"lost the lead',
+        level="full",
+    ),
+    Mutant(
+        name="snapshot-loses-last-entry",
+        summary="A snapshot claims one entry more than the state in it has applied.",
+        source="Raft §7: last included index",
+        module=_REPLICA,
+        before="meta = SnapshotMeta(self.last_applied, self.applied_term, ",
+        after="meta = SnapshotMeta(Index(self.last_applied + 1), self.applied_term, ",
+        level="full",
+    ),
+    Mutant(
+        name="compaction-of-unapplied",
+        summary="A snapshot claims all that is committed, and the log behind it goes, applied or not.",
+        source="Raft §7: a snapshot covers committed entries that were applied",
+        module=_REPLICA,
+        before="meta = SnapshotMeta(self.last_applied, self.applied_term, ",
+        after="meta = SnapshotMeta(self.node.last_index, self.applied_term, ",
+        level="full",
+    ),
+    Mutant(
+        name="snapshot-not-restored",
+        summary="A follower that was sent a snapshot keeps its old state.",
+        source="Raft §7, InstallSnapshot step 8",
+        module=_REPLICA,
+        before="    def _install(self, snapshot: Snapshot) -> None:\n        self.machine.restore(snapshot.data)\n",
+        after="    def _install(self, snapshot: Snapshot) -> None:\n",
+        level="full",
+    ),
+    Mutant(
+        name="leader-reads-its-own-state",
+        summary="A leader answers reads from its state without asking whether it still leads.",
+        source="dissertation §6.4; Jepsen on etcd and Consul (2014)",
+        module="seatrial.server.key_value",
+        before='if consistency == "stale" or self._unsafe_stale_reads:',
+        after='if consistency == "stale" or self._replica.node.is_leader:',
+        level="full",
+    ),
+    Mutant(
+        name="write-repeated-without-session",
+        summary="A write without a session is sent again when no answer came.",
+        source="dissertation §6.3; Jepsen: retries of writes that are not idempotent",
+        module="seatrial.server.key_value",
+        before="patience = min(SESSION_RESEND_S, left) if repeatable else left",
+        after="patience = min(SESSION_RESEND_S, left)",
+        level="full",
+    ),
+    Mutant(
+        name="forwarded-twice",
+        summary="A leader proposes a forwarded command twice.",
+        source="dissertation §6.3: at least once is not once",
+        module="seatrial.raft.proposing",
+        before="        propose(core, message.data)\n    except",
+        after="        propose(core, message.data)\n        propose(core, message.data)\n    except",
+        level="full",
+    ),
+    Mutant(
+        name="request-ids-repeat",
+        summary="Two requests have the same id, so that one is answered with the other's result.",
+        source="correlation ids that are drawn twice",
+        module="seatrial.server.broker",
+        before="return self._rng.bytes(16)",
+        after="return bytes(16)",
+        level="full",
+    ),
+    Mutant(
+        name="unknown-groups-deleted",
+        summary="A node that starts deletes the groups that its own, old metadata does not name.",
+        source="our own rule (`server.broker`): a group's files go only once this node is up to date",
+        module="seatrial.server.broker",
+        before="        config = self.config\n        commands = (",
+        after="        config = self.config\n        self._remove_deleted_groups()\n        commands = (",
+        level="full",
+    ),
+    Mutant(
+        name="quiet-leader-never-doubted",
+        summary="A follower of a quiet group waits for its leader for ever.",
+        source="CockroachDB's quiescent ranges must notice a dead leaseholder",
+        module="seatrial.server.quiet",
+        before="heard is not None and now_us - heard.at_us < self._fresh_us and heard",
+        after="heard is not None and heard",
+        level="full",
+    ),
+)
