@@ -9,12 +9,18 @@ Knows nothing of how a case is drawn (`swarm`) or run (`core`, `full`).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
 Level = Literal["core", "full"]
+_LONG_ARRAY: Final = re.compile(r"\[\n([^\[\]]*(?:\[[^\[\]\n]*\][^\[\]]*)*)\]")
+
+
+def _on_one_line(array: re.Match[str]) -> str:
+    return "[" + ", ".join(line.strip().rstrip(",") for line in array[1].splitlines() if line.strip()) + "]"
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -112,7 +118,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mutant: str = ""
 
     def to_toml(self) -> str:
-        return msgspec.toml.encode(msgspec.to_builtins(self)).decode()
+        text = msgspec.toml.encode(msgspec.to_builtins(self)).decode()
+        while (short := _LONG_ARRAY.sub(_on_one_line, text)) != text:  # from the innermost array outwards
+            text = short
+        return text
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

@@ -230,6 +230,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         family="cluster",
         scope="nodes",
         levels=BOTH,
+        # nodes: (who,); for replace and joint-explicit (who leaves, who comes), the latter left only when asked to
         meaning="Whoever leads is asked to change the members; tried again until it is done or the fault ends.",
         modes=MEMBERSHIP_CHANGES,
     ),
