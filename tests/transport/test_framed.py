@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from seatrial.env import Rng
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Configuration, InstallSnapshot, SnapshotMeta
 from seatrial.transport import parse_address
 from seatrial.transport.codec import FRAME_HEADER, HELLO, PING, REJECT, WELCOME, encode_message, pack_frame
+from seatrial.transport.filters import Duplicate, drop, on
 from seatrial.transport.handshake import Hello, Purpose
 
 GROUP = GroupId(5)
@@ -428,20 +430,14 @@ def test_what_was_sent_before_close_still_leaves(nodes: Any) -> None:
     nodes.run(scenario())
 
 
-def test_a_filter_may_drop_replace_and_copy(nodes: Any) -> None:
+def test_filters_of_both_sides_act_on_one_message(nodes: Any) -> None:
     async def scenario() -> None:
         first, second = await nodes.pair()
-
-        def outgoing(group: GroupId, message: Any) -> list[tuple[GroupId, Any]]:
-            return [] if message.term == 1 else [(group, message)]
-
-        def incoming(group: GroupId, message: Any) -> list[tuple[GroupId, Any]]:
-            return [(group, message), (GroupId(77), nodes.vote(message.term + 100))]
-
-        first.outgoing, second.incoming = outgoing, incoming
+        first.filters.attach(drop(count=1))
+        second.filters.attach(on(Duplicate(1.0, Rng(1)), side="receive"))
         first.send(GROUP, [nodes.vote(1), nodes.vote(2)])
         await nodes.until(lambda: nodes.received[2], "what passed")
-        assert [(g, m.term) for g, m in nodes.received[2]] == [(GROUP, 2), (77, 102)]
+        assert [(g, m.term) for g, m in nodes.received[2]] == [(GROUP, 2), (GROUP, 2)]
 
     nodes.run(scenario())
 
