@@ -8,49 +8,61 @@ Knows nothing of who leads, who is alive, and of Kafka's error codes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import IntEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from seatrial.machines.cluster_model import MetadataError, Node, NodeState, Partition, RemovedNode, Topic
 from seatrial.machines.commands import HEAD, MalformedCommand, pack_head, unpack_kind
 from seatrial.machines.digest import AppliedDigest
+from seatrial.machines.members import (
+    AddNode,
+    AssignReplicas,
+    ForgetNode,
+    MemberCommand,
+    Members,
+    NodePromoted,
+    PromoteNode,
+    RemoveNode,
+    ReplicaGone,
+    SettleReplicas,
+    decide,
+    refuse_identity,
+)
 from seatrial.raft.ids import GroupId, Index, NodeId
 from seatrial.raft.messages import COMMAND, Entry
+
+__all__ = [
+    "AddNode",
+    "AllocateProducerIds",
+    "AssignReplicas",
+    "CreateTopic",
+    "DeleteTopic",
+    "ForgetNode",
+    "MetadataChange",
+    "MetadataError",
+    "MetadataMachine",
+    "MetadataResult",
+    "Node",
+    "NodePromoted",
+    "NodeState",
+    "Partition",
+    "PromoteNode",
+    "RegisterNode",
+    "RemoveNode",
+    "RemovedNode",
+    "ReplicaGone",
+    "SetClusterId",
+    "SettleReplicas",
+    "Topic",
+    "decode_command",
+    "encode_command",
+]
 
 FIRST_PARTITION_GROUP: Final = 16  # group ids below are the cluster's own (metadata, key-value, …)
 COMMAND_KIND: Final = 1
 SNAPSHOT_VERSION: Final = 1
-
-
-class Node(msgspec.Struct, frozen=True):
-    """A registered node.  `incarnation` is the Raft index of its last registration: it rises at each start."""
-
-    node_id: NodeId
-    raft_address: str  # host:port
-    kafka_host: str
-    kafka_port: int
-    http_address: str  # host:port
-    rack: str | None = None
-    incarnation: int = 0
-
-
-class Partition(msgspec.Struct, frozen=True):
-    """One partition: its Raft group and the nodes that hold it, the preferred leader first."""
-
-    index: int
-    group: GroupId
-    replicas: tuple[NodeId, ...]
-
-
-class Topic(msgspec.Struct, frozen=True):
-    """A topic; its partitions in order of their index.  `topic_id` has 16 bytes and is never given again."""
-
-    name: str
-    topic_id: bytes
-    partitions: tuple[Partition, ...]
-    configs: dict[str, str]
 
 
 class SetClusterId(msgspec.Struct, frozen=True, tag=True):
@@ -60,7 +72,10 @@ class SetClusterId(msgspec.Struct, frozen=True, tag=True):
 
 
 class RegisterNode(msgspec.Struct, frozen=True, tag=True):
-    """At each start of a node, and whenever its addresses change."""
+    """At each start of a node, and whenever its addresses change.
+
+    `founder`: it is a member from the beginning, by its list of peers; any other must have been added (AddNode).
+    """
 
     node_id: int
     raft_address: str
@@ -68,6 +83,8 @@ class RegisterNode(msgspec.Struct, frozen=True, tag=True):
     kafka_port: int
     http_address: str
     rack: str | None = None
+    directory: int = 0
+    founder: bool = True
 
 
 class CreateTopic(msgspec.Struct, frozen=True, tag=True):
@@ -88,18 +105,7 @@ class AllocateProducerIds(msgspec.Struct, frozen=True, tag=True):
     count: int = 1
 
 
-Command: TypeAlias = SetClusterId | RegisterNode | CreateTopic | DeleteTopic | AllocateProducerIds
-
-
-class MetadataError(IntEnum):
-    """Why a command changed nothing."""
-
-    NONE = 0
-    TOPIC_ALREADY_EXISTS = 1
-    UNKNOWN_TOPIC = 2
-    CLUSTER_ID_MISMATCH = 3
-    UNKNOWN_NODE = 4  # a replica is assigned to a node that never registered
-    INVALID_ASSIGNMENT = 5  # no partitions, no replicas, or a node twice in one partition
+Command: TypeAlias = SetClusterId | RegisterNode | CreateTopic | DeleteTopic | AllocateProducerIds | MemberCommand
 
 
 class MetadataResult(NamedTuple):
@@ -129,6 +135,7 @@ class _State(msgspec.Struct):
     next_producer_id: int
     nodes: list[Node]
     topics: list[Topic]
+    removed: list[RemovedNode] = []
 
 
 _encoder = msgspec.msgpack.Encoder(order="sorted")
@@ -160,6 +167,7 @@ class MetadataMachine:
         self._next_group = FIRST_PARTITION_GROUP
         self._next_producer_id = 0
         self._nodes: dict[NodeId, Node] = {}
+        self._removed: dict[NodeId, RemovedNode] = {}
         self._topics: dict[str, Topic] = {}
         self._names_by_id: dict[bytes, str] = {}
         self.listeners: list[Callable[[MetadataChange], None]] = []  # called after the change, in order
@@ -172,6 +180,11 @@ class MetadataMachine:
     @property
     def nodes(self) -> Mapping[NodeId, Node]:
         return self._nodes
+
+    @property
+    def removed(self) -> Mapping[NodeId, RemovedNode]:
+        """Node ids that are used up."""
+        return self._removed
 
     @property
     def topics(self) -> Mapping[str, Topic]:
@@ -213,6 +226,30 @@ class MetadataMachine:
                 first = self._next_producer_id
                 self._next_producer_id += max(command.count, 0)
                 return MetadataResult(first_producer_id=first)
+            case command:
+                return self._change_members(command, entry.index)
+
+    def _members(self) -> Members:
+        return Members(self._nodes, self._removed, self._topics, self._names_by_id)
+
+    def _change_members(self, command: MemberCommand, index: int) -> MetadataResult:
+        outcome = decide(self._members(), command, index)
+        nodes, topics = outcome.nodes, outcome.topics
+        for node in nodes:
+            self._nodes[node.node_id] = node
+        for topic in topics:
+            self._topics[topic.name] = topic
+        changed = [node.node_id for node in nodes]
+        if outcome.forgotten is not None:
+            gone = outcome.forgotten.node_id
+            del self._nodes[gone]
+            self._removed[gone] = outcome.forgotten
+            changed.append(gone)
+        if changed or topics:
+            self._tell(MetadataChange(tuple(sorted(topic.name for topic in topics)), tuple(sorted(changed))))
+        return MetadataResult(
+            outcome.error, outcome.message, topics[0] if topics else None, nodes[0] if nodes else None
+        )
 
     def _set_cluster_id(self, command: SetClusterId) -> MetadataResult:
         if self._cluster_id and self._cluster_id != command.cluster_id:
@@ -222,6 +259,13 @@ class MetadataMachine:
         return MetadataResult()
 
     def _register(self, command: RegisterNode, index: int) -> MetadataResult:
+        refusal = refuse_identity(self._members(), NodeId(command.node_id), command.directory)
+        if refusal is not None:
+            return MetadataResult(refusal.error, refusal.message)
+        known = self._nodes.get(NodeId(command.node_id))
+        if known is None and not command.founder:
+            message = f"node {command.node_id} was never added to this cluster"
+            return MetadataResult(MetadataError.UNKNOWN_NODE, message)
         node = Node(
             NodeId(command.node_id),
             command.raft_address,
@@ -230,6 +274,9 @@ class MetadataMachine:
             command.http_address,
             command.rack,
             index,
+            command.directory or (known.directory if known else 0),
+            known.state if known else NodeState.VOTER,
+            known.joined if known else False,
         )
         self._nodes[node.node_id] = node
         self._tell(MetadataChange(nodes=(node.node_id,)))
@@ -246,7 +293,7 @@ class MetadataMachine:
         partitions: list[Partition] = []
         for number, replicas in enumerate(command.assignments):
             group = GroupId(self._next_group + number)
-            partitions.append(Partition(number, group, tuple(NodeId(node) for node in replicas)))
+            partitions.append(Partition(number, group, tuple(map(NodeId, replicas)), target_index=index))
         self._next_group += len(partitions)
         # Derived, not drawn: every replica comes to the same id, and an index is never used twice.
         seed = f"{self._cluster_id}/{index}/{command.name}".encode()
@@ -267,6 +314,10 @@ class MetadataMachine:
             unknown = sorted(set(replicas) - set(self._nodes))
             if unknown:
                 message = f"partition {number} is assigned to unknown nodes {unknown}"
+                return MetadataResult(MetadataError.UNKNOWN_NODE, message)
+            leaving = sorted(n for n in replicas if self._nodes[NodeId(n)].state == NodeState.LEAVING)
+            if leaving:
+                message = f"partition {number} is assigned to nodes that are being removed: {leaving}"
                 return MetadataResult(MetadataError.UNKNOWN_NODE, message)
         return None
 
@@ -292,6 +343,7 @@ class MetadataMachine:
             next_producer_id=self._next_producer_id,
             nodes=[self._nodes[node_id] for node_id in sorted(self._nodes)],
             topics=[self._topics[name] for name in sorted(self._topics)],
+            removed=[self._removed[node_id] for node_id in sorted(self._removed)],
         )
         return bytes([SNAPSHOT_VERSION]) + _encoder.encode(state)
 
@@ -306,12 +358,13 @@ class MetadataMachine:
             state = _state_decoder.decode(memoryview(data)[1:])
         except msgspec.DecodeError as error:
             raise MalformedCommand(f"a metadata snapshot that cannot be read: {error}") from error
-        topics, nodes = set(self._topics), set(self._nodes)
+        topics, nodes = set(self._topics), {*self._nodes, *self._removed}
         self._digest = AppliedDigest(state.index, state.chain)
         self._cluster_id = state.cluster_id
         self._next_group, self._next_producer_id = state.next_group, state.next_producer_id
         self._nodes = {node.node_id: node for node in state.nodes}
+        self._removed = {node.node_id: node for node in state.removed}
         self._topics = {topic.name: topic for topic in state.topics}
         self._names_by_id = {topic.topic_id: topic.name for topic in state.topics}
-        changed_topics, changed_nodes = topics | set(self._topics), nodes | set(self._nodes)
+        changed_topics, changed_nodes = topics | set(self._topics), nodes | {*self._nodes, *self._removed}
         self._tell(MetadataChange(tuple(sorted(changed_topics)), tuple(sorted(changed_nodes))))

@@ -1,13 +1,15 @@
-"""Which nodes hold a new topic's partitions.
+"""Which nodes hold a new topic's partitions, and which takes the place of one that leaves.
 
-Rule: a pure function; every node gets its turn as preferred leader, replicas of one partition are on different nodes,
-and on different racks as far as there are racks.  Knows nothing of load.
+Rule: pure functions; every node gets its turn as preferred leader, replicas of one partition are on different nodes,
+and on different racks as far as there are racks.  Knows nothing of load in bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+
+from seatrial.raft.ids import NodeId
 
 
 def assign_replicas(
@@ -52,3 +54,10 @@ def _spread(leader: int, candidates: Sequence[int], racks: Mapping[int, str | No
             used.add(racks[node])
     rest = (node for node in candidates if node not in chosen)
     return chosen + [next(rest) for _ in range(count - len(chosen))]
+
+
+def choose_node(
+    racks: Mapping[NodeId, str | None], load: Mapping[NodeId, int], *, taken: Sequence[str | None]
+) -> NodeId | None:
+    """One more node for a partition: of a rack that is not `taken`, then the least loaded; None of none."""
+    return min(racks, key=lambda node: (racks[node] in taken, load.get(node, 0), node), default=None)
