@@ -74,8 +74,9 @@ class SegmentStorage:
         self._failure: StorageError | None = None
         try:
             self._lock = claim_directory(files, directory, node_id=node_id, cluster_id=cluster_id)
-            files.make_directory(self._groups_directory)
             self._watermarks = Watermarks(files.open(f"{directory}/watermarks", create=True))
+            files.make_directory(self._groups_directory)
+            files.sync_directory(directory)  # or a power cut could take every group at once, synced as they are
             self._finish_removals()
         except OSError as error:
             raise failure_of(error, directory) from error
@@ -113,6 +114,10 @@ class SegmentStorage:
         recovery = Recovery(self._files, directory, group, self._watermarks.found(group))
         try:
             recovered = recovery.recover(settle=self._settings.synced)
+            if recovered is not None and self._settings.synced:
+                # A power cut may have taken the watermark along: without it, rot of the last batch would look torn.
+                slot = self._watermarks.slot(group)
+                self._watermarks.write(slot, group, recovered.durable, recovered.index.last)
         except OSError as error:
             raise failure_of(error, self._directory) from error
         for sentence in recovery.reports:
