@@ -278,4 +278,6 @@ def next_incarnation(files: Files, data_dir: str) -> int:
         file.sync()
     finally:
         file.close()
+    if incarnation == 1:
+        files.sync_directory(data_dir)  # its name too: or a power cut would let it count from 1 again
     return incarnation

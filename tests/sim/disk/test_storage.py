@@ -10,6 +10,7 @@ import pytest
 from seatrial.env import Rng
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import Entry, HardState
+from seatrial.server.node import next_incarnation
 from seatrial.storage import DamagedLog, StorageError, StorageFailed
 
 GROUP = GroupId(7)
@@ -349,3 +350,12 @@ def test_a_log_cut_short_after_a_quiet_restart_is_refused(bench: MakeBench) -> N
             made.storage().open_group(GROUP)
 
     made.run(scenario())
+
+
+def test_starts_are_counted_across_power_cuts(bench: MakeBench) -> None:
+    made = bench(unsynced="lost")
+    counted = []
+    for _ in range(3):
+        counted.append(next_incarnation(made.disk.mount(), "data"))
+        made.disk.crash(power=True)
+    assert counted == [1, 2, 3]
