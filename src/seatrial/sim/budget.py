@@ -13,6 +13,7 @@ from typing import Final
 from seatrial.raft.config import RaftConfig
 from seatrial.sim.case import Case, Fault
 from seatrial.sim.faults import KINDS
+from seatrial.transport.filters.table import RULES
 
 LEASE_DRIFT_PPM: Final = RaftConfig(node_id=1).lease_drift_ppm  # type: ignore[arg-type]
 # An election asks for a vote and for its answer, and for a sync on each side; it may be unlucky once.
@@ -45,6 +46,8 @@ def _malformed_fault(case: Case, fault: Fault) -> str | None:
         return f"not possible at level {case.level}; it is at: {', '.join(sorted(kind.levels))}"
     if kind.modes and fault.mode not in kind.modes:
         return f"mode {fault.mode!r} is none of {', '.join(kind.modes)}"
+    if fault.kind == "filter" and fault.mode not in RULES:
+        return f"there is no message filter {fault.mode!r}; there are: {', '.join(RULES)}"
     if fault.at_us < 0 or fault.duration_us < 0:
         return "its times must not be negative"
     if kind.scope == "links" and not fault.links:
@@ -60,7 +63,14 @@ def _malformed_fault(case: Case, fault: Fault) -> str | None:
 
 def over_budget(case: Case) -> str | None:
     """Why a violation under this case would not surely be a bug; None if it would."""
-    return _damage(case) or _leases(case) or _timing(case) or _base_network(case)
+    return _lies(case) or _damage(case) or _leases(case) or _timing(case) or _base_network(case)
+
+
+def _lies(case: Case) -> str | None:
+    for fault in case.faults:
+        if fault.kind == "filter" and not RULES[fault.mode].fair:
+            return f"the message filter {fault.mode} tells lies, which Raft does not claim to survive"
+    return None
 
 
 def _damage(case: Case) -> str | None:

@@ -14,9 +14,14 @@ from typing import Final
 from seatrial.env import Rng
 from seatrial.sim.case import Fault, Level
 from seatrial.sim.faults import KINDS
+from seatrial.transport.filters.table import RULES
 
 Link = tuple[int, int]
+PLAIN_RULES: Final = ("drop-", "lose-", "delay-", "reorder-", "hold-", "duplicate-", "replay-")
 LASTING_MAX_US: Final = 5_000_000
+FAIR_RULES: Final = tuple(name for name, rule in RULES.items() if rule.fair)
+# The rules that are about more than one kind of message: few, so drawn for themselves as well.
+SCENES: Final = tuple(name for name in FAIR_RULES if not name.startswith(PLAIN_RULES))
 SPREAD: Final = 6.0  # a duration is up to so many times shorter or longer than the middle
 
 
@@ -59,14 +64,13 @@ def draw_fault(
         nodes = _nodes(rng, name, mode, population)
     if not links and not nodes:
         return None
-    make_value = _VALUES.get(name)
     return Fault(
         at_us=at_us,
         kind=name,
         duration_us=min(LASTING_MAX_US, int(lasting)),
         nodes=nodes,
         links=links,
-        value=make_value(rng) if make_value is not None else 0,
+        value=_value(rng, name, mode),
         mode=mode,
     )
 
@@ -82,6 +86,8 @@ def _kind(rng: Rng, weights: Mapping[str, float]) -> str:
 
 def _mode(rng: Rng, name: str, population: Population) -> str:
     modes = KINDS[name].modes
+    if name == "filter":
+        return rng.choice(SCENES if rng.chance(0.4) else FAIR_RULES)
     if name == "cut":
         possible = [mode for mode, least in CUT_NODES_MIN.items() if len(population.everyone) >= least]
         return rng.choice(possible)
@@ -241,3 +247,10 @@ _VALUES: Final[Mapping[str, Callable[[Rng], float]]] = {
     "clock-drift": lambda rng: _signed(rng, round(log_uniform(rng, 10, 100_000))),
     "clock-jump": lambda rng: _signed(rng, round(log_uniform(rng, 1_000, 86_400_000_000))),
 }
+
+
+def _value(rng: Rng, name: str, mode: str) -> float:
+    if name == "filter":
+        return round(RULES[mode].draw(rng), 3)
+    make = _VALUES.get(name)
+    return make(rng) if make is not None else 0

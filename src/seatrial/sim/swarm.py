@@ -99,7 +99,7 @@ def _possible_kinds(level: Level, size: int) -> list[str]:
     possible = []
     for name, kind in KINDS.items():
         lonely = size < 2 and (kind.scope == "links" or name in ("swizzle-clog", "transfer", "membership"))
-        if level in kind.levels and name != "filter" and not lonely and not (kind.damaging and size < 3):
+        if level in kind.levels and not lonely and not (kind.damaging and size < 3):
             possible.append(name)
     return possible
 

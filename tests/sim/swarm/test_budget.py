@@ -89,6 +89,10 @@ INSIDE_AND_OUTSIDE = {
         core(raft=Raft(max_inflight_messages=8, max_message_bytes=64), load=Load(rate=100)),
         core(raft=Raft(max_inflight_messages=1, max_message_bytes=64), load=Load(rate=1_000)),
     ),
+    "messages as a network may treat them": (
+        core(Fault(at_us=0, kind="filter", mode="stale-snapshot", links=((1, 2),))),
+        core(Fault(at_us=0, kind="filter", mode="claim-snapshot-success", links=((1, 2),))),
+    ),
     "a network that mostly works": (core(network=Network(loss=0.25)), core(network=Network(loss=0.3))),
 }
 
@@ -110,6 +114,7 @@ def test_the_budget_tells_inside_from_outside(claim: str) -> None:
         (core(Fault(at_us=0, kind="pause", links=((1, 2),))), "needs nodes"),
         (core(Fault(at_us=0, kind="pause", nodes=(7,))), "no node 7; there are 1 to 6"),
         (core(Fault(at_us=0, kind="cut", mode="link", links=((1, 8),))), "no node 8"),
+        (core(Fault(at_us=0, kind="filter", mode="sing", links=((1, 2),))), "no message filter 'sing'"),
         (core(Fault(at_us=-1, kind="pause", nodes=(1,))), "negative"),
         (core(nodes=12), "1 to 9 nodes"),
         (core(duration_us=0), "must be positive"),

@@ -11,7 +11,7 @@ from seatrial.env import Rng
 from seatrial.sim.budget import malformed
 from seatrial.sim.case import Case, Level
 from seatrial.sim.faults import KINDS
-from seatrial.sim.strikes import CUT_NODES_MIN, Population, all_links, draw_fault
+from seatrial.sim.strikes import CUT_NODES_MIN, SCENES, Population, all_links, draw_fault
 from seatrial.sim.swarm import SIZES, draw_case
 
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -48,8 +48,9 @@ def test_every_kind_mode_and_size_is_drawn(level: Level) -> None:
             assert not any(of == name for of, _ in drawn), f"{name} does not exist at level {level}"
             continue
         for mode in kind.modes or ("",):
-            if name != "filter":
-                assert drawn[name, mode], f"{name} {mode} is never drawn"
+            assert name == "filter" or drawn[name, mode], f"{name} {mode} is never drawn"
+    filters = {mode for of, mode in drawn if of == "filter"}
+    assert len(filters) > len(SCENES) + 10 and filters >= set(SCENES)
     assert {case.nodes for case in cases} == set(SIZES[level])
     assert any(not case.faults for case in cases), "a quiet case is never drawn"
 
