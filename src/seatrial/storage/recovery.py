@@ -27,7 +27,7 @@ from typing import Final
 
 from seatrial.env import Files
 from seatrial.raft.ids import GroupId, Index, Term
-from seatrial.raft.messages import HardState, Snapshot
+from seatrial.raft.messages import CONFIGURATION, HardState, Snapshot
 from seatrial.storage.errors import DamagedLog
 from seatrial.storage.frames import (
     BATCH_KIND,
@@ -115,6 +115,8 @@ class Recovery:
         self._cut(replay, run)
         if settle:
             self._settle(replay, run)
+            if snapshots:
+                self._files.sync_directory(self._directory)  # its name may be in the page cache alone
         self._remove_leftovers(names, keep={*run.values(), *map(snapshot_name, snapshots[-1:])})
         kept = {sequence: name for sequence, name in run.items() if sequence <= replay.end.sequence}
         return RecoveredLog(
@@ -206,6 +208,8 @@ class Recovery:
         if before is not None and frame.term < before:
             raise self._damaged(sequence, frame.offset, f"term {frame.term} stands behind term {before}")
         index.extend(frame.log_index, (frame.term,))
+        if frame.kind == CONFIGURATION:
+            index.mark_configuration(frame.log_index)
         index.put(frame.log_index, sequence, frame.offset, frame.length)
 
     def _refuse_lost_durable(self, replay: _Replay, run: dict[int, str]) -> None:

@@ -12,6 +12,7 @@ from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import Entry, HardState
 from seatrial.server.node import next_incarnation
 from seatrial.storage import DamagedLog, StorageError, StorageFailed
+from seatrial.storage.snapshots import write_snapshot
 
 GROUP = GroupId(7)
 MakeBench = Callable[..., Any]
@@ -108,8 +109,9 @@ class Fuzz:
         group.save(hard_state=state, entries=entries, snapshot=None, done=model.save(state, entries))
 
     def make_snapshot(self, group: Any, model: Model) -> None:
+        durable = model.logs[model.acknowledged[0]]
         index = self.chance.integer(int(group.first_index), max(model.log) - 2)
-        if index <= model.committed or index not in model.log:
+        if index <= model.committed or durable.get(index, 0) != model.log.get(index):
             return
 
         model.committed = index
@@ -359,3 +361,21 @@ def test_starts_are_counted_across_power_cuts(bench: MakeBench) -> None:
         counted.append(next_incarnation(made.disk.mount(), "data"))
         made.disk.crash(power=True)
     assert counted == [1, 2, 3]
+
+
+def test_a_snapshot_that_recovery_took_up_survives_a_power_cut(bench: MakeBench) -> None:
+    """The process was killed between its rename and the sync of its name: recovery relied on it, and did not sync."""
+    made = bench(unsynced="lost")
+
+    async def scenario() -> None:
+        await made.save(made.storage().open_group(GROUP), made.entries(1, 5))
+        made.disk.crash(power=False)
+        files = made.disk.mount()
+        files.sync_directory = lambda path: None
+        write_snapshot(files, "data/groups/7", GROUP, made.snapshot(3, 1), origin="made")
+        made.disk.crash(power=False)
+        assert made.storage().open_group(GROUP).snapshot_meta.last_included_index == 3
+        made.disk.crash(power=True)
+        assert made.storage().open_group(GROUP).snapshot_meta.last_included_index == 3
+
+    made.run(scenario())
