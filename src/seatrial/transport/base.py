@@ -35,9 +35,11 @@ class Transport(Protocol):
     def send(self, group: GroupId, messages: Sequence[Message]) -> None:
         """Queue for each message's `to`; flushed once at the end of the loop turn, all groups in one write a peer."""
 
-    def add_peer(self, peer: NodeId, address: str) -> None: ...
+    def add_peer(self, peer: NodeId, address: str, *, directory: int = 0) -> None:
+        """Dial it from now on, and accept it: where `directory` is not 0, only with that data directory."""
 
-    def remove_peer(self, peer: NodeId) -> None: ...
+    def remove_peer(self, peer: NodeId, *, for_good: bool = False) -> None:
+        """Hang up both ways and refuse it from now on; `for_good`: and tell it so whenever it calls."""
 
     def peers(self) -> Mapping[NodeId, PeerStatus]: ...
 

@@ -17,18 +17,20 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from seatrial.env import Clock, Rng
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import InstallSnapshot, Message
 from seatrial.transport.base import PeerStatus
 from seatrial.transport.codec import Decoded
-from seatrial.transport.filters.filter_set import FilterSet
-from seatrial.transport.handshake import CLUSTER_ID_BYTES_MAX, Hello, Purpose, Rejected, check_hello
+from seatrial.transport.handshake import CLUSTER_ID_BYTES_MAX, Hello, Purpose, Rejected, check_hello, differs
 from seatrial.transport.incoming import IncomingConnection
 from seatrial.transport.link import Limits, PeerLink
 from seatrial.transport.receiver import OversizedFrame
+
+if TYPE_CHECKING:
+    from seatrial.transport.filters.filter_set import FilterSet
 
 _CHECK_INTERVAL_S: Final = 0.25
 
@@ -65,7 +67,8 @@ class FramedTransport:
     """Implements Transport.
 
     `listen` is "host:port" (port 0: any; see `address`) or a listening socket; `peers` maps ids to "host:port".
-    `report` gets each sentence that an operator should read.  `filters`: for tests; none is attached at first.
+    `directory`: the number of this node's data directory, by which its peers know it again.  `report` gets each
+    sentence that an operator should read, `on_rejected` each peer's refusal to talk to this node.
     Raises ValueError for an address that is none, or a cluster id that is too long; `start` raises OSError where it
     cannot listen.
     """
@@ -84,6 +87,8 @@ class FramedTransport:
         connect_timeout_s: float = 1.0,
         dead_after_s: float = 2.0,
         report: Callable[[str], None] = lambda sentence: None,
+        directory: int = 0,
+        on_rejected: Callable[[NodeId, Rejected], None] = lambda peer, rejected: None,
     ) -> None:
         if len(cluster_id.encode()) > CLUSTER_ID_BYTES_MAX:
             raise ValueError(f"the cluster id {cluster_id!r} is longer than {CLUSTER_ID_BYTES_MAX} bytes")
@@ -99,8 +104,11 @@ class FramedTransport:
             back_off_max_s=0.5,
             back_off_rejected_s=2.0,
         )
-        self.filters = FilterSet(clock.now_us, self._call_later)
+        self._filters: FilterSet | None = None
         self.refusals: Counter[str] = Counter()  # connections ended by this side: "rejected", "oversized", "malformed"
+        self._directory, self._on_rejected = directory, on_rejected
+        self._directories: dict[NodeId, int] = {}  # of peers, as far as they are known
+        self._removed: set[NodeId] = set()
         self._peers: dict[NodeId, Peer] = {}
         self._to_add = dict(peers)
         for address in peers.values():
@@ -119,6 +127,15 @@ class FramedTransport:
         assert self._server is not None, "not started"
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def filters(self) -> FilterSet:
+        """For tests: message filters, none of which is attached at first."""
+        if self._filters is None:
+            from seatrial.transport.filters.filter_set import FilterSet  # nodes that serve should not wait for it
+
+            self._filters = FilterSet(self._clock.now_us, self._call_later)
+        return self._filters
 
     async def start(self, receive: Callable[[GroupId, Message], None]) -> None:
         assert self._receive is None, "started twice"
@@ -157,9 +174,15 @@ class FramedTransport:
 
     # Peers.
 
-    def add_peer(self, peer: NodeId, address: str) -> None:
-        """Dial it from now on, and accept its connections.  A known peer's address is replaced."""
+    def add_peer(self, peer: NodeId, address: str, *, directory: int = 0) -> None:
+        """Dial it from now on, and accept its connections.  A known peer's address is replaced.
+
+        `directory`, where it is not 0: accept it only with that data directory.
+        """
         where = parse_address(address)
+        if directory:
+            self._directories[peer] = directory
+            self._hang_up(peer, lambda hello: differs(hello.directory, directory))
         if self._receive is None:
             self._to_add[peer] = address
             return
@@ -173,7 +196,13 @@ class FramedTransport:
             link.start()
 
     def _link(self, peer: NodeId, where: tuple[str, int], purpose: Purpose) -> PeerLink:
-        hello = Hello(sender=self._node_id, to=peer, cluster_id=self._cluster_id, purpose=purpose)
+        hello = Hello(
+            sender=self._node_id,
+            to=peer,
+            cluster_id=self._cluster_id,
+            purpose=purpose,
+            directory=self._directory,
+        )
         return PeerLink(
             hello,
             where,
@@ -182,10 +211,13 @@ class FramedTransport:
             clock=self._clock,
             rng=self._rng.child(f"{purpose.name} to {peer}"),
             report=self._report,
+            on_rejected=self._on_rejected,
         )
 
-    def remove_peer(self, peer: NodeId) -> None:
-        """Hang up both ways and refuse it from now on."""
+    def remove_peer(self, peer: NodeId, *, for_good: bool = False) -> None:
+        """Hang up both ways and refuse it from now on; `for_good`: and tell it so whenever it calls."""
+        if for_good:
+            self._removed.add(peer)
         self._to_add.pop(peer, None)
         removed = self._peers.pop(peer, None)
         if removed is None:
@@ -195,8 +227,11 @@ class FramedTransport:
             closing = asyncio.get_running_loop().create_task(link.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+        self._hang_up(peer, lambda hello: True)
+
+    def _hang_up(self, peer: NodeId, on: Callable[[Hello], bool]) -> None:
         for connection in list(self._connections):
-            if connection.hello is not None and connection.hello.sender == peer:
+            if connection.hello is not None and connection.hello.sender == peer and on(connection.hello):
                 connection.close()
 
     def peers(self) -> Mapping[NodeId, PeerStatus]:
@@ -209,9 +244,9 @@ class FramedTransport:
     # Messages.
 
     def send(self, group: GroupId, messages: Sequence[Message]) -> None:
-        if self.filters.sending:
+        if self._filters is not None and self._filters.sending:
             for message in messages:
-                self.filters.send(group, message, self._filtered)
+                self._filters.send(group, message, self._filtered)
         else:
             for message in messages:
                 self._queue(group, message)
@@ -263,7 +298,14 @@ class FramedTransport:
     # As an Acceptor.
 
     def check(self, hello: memoryview) -> Hello:
-        return check_hello(hello, node_id=self._node_id, cluster_id=self._cluster_id, known=self._peers)
+        return check_hello(
+            hello,
+            node_id=self._node_id,
+            cluster_id=self._cluster_id,
+            known=self._peers,
+            removed=self._removed,
+            directories=self._directories,
+        )
 
     def opened(self, connection: IncomingConnection) -> None:
         self._connections[connection] = None
@@ -281,8 +323,8 @@ class FramedTransport:
         if connection.hello is not None and (peer := self._peers.get(connection.hello.sender)) is not None:
             peer.last_received_us = connection.received_us
         for group, message in messages:
-            if self.filters.receiving:
-                self.filters.receive(group, message, self._filtered_in)
+            if self._filters is not None and self._filters.receiving:
+                self._filters.receive(group, message, self._filtered_in)
             else:
                 self._receive(group, message)
 

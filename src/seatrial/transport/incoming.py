@@ -95,7 +95,7 @@ class IncomingConnection(FrameReceiver):
             # Closing with unread bytes would reset the connection and could destroy the answer on its way: the
             # caller closes when it has read it, or the transport does, a little later.
             self.end()
-            self._transport.write(packed_reject(str(reason)))
+            self._transport.write(packed_reject(reason))
             self._acceptor.refused(self, reason)
             return
         self.hello = hello

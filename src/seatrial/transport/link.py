@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from seatrial.env import Buffer, Clock, Rng
-from seatrial.raft.ids import GroupId
+from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import (
     AppendEntries,
     ForwardProposal,
@@ -38,7 +38,7 @@ from seatrial.transport.codec import (
     encode_message,
     pack_frame,
 )
-from seatrial.transport.handshake import HANDSHAKE_BYTES_MAX, Hello
+from seatrial.transport.handshake import HANDSHAKE_BYTES_MAX, Hello, Rejected, unpack_reject
 from seatrial.transport.receiver import FrameReceiver
 
 _WRITE_BUFFER_HIGH: Final = 256 << 10  # the rest waits here, where it can be counted and dropped
@@ -102,7 +102,7 @@ class OutgoingConnection(FrameReceiver):
         elif kind == WELCOME:
             self._link.welcomed(self)
         elif kind == REJECT:
-            self._link.rejected(self, bytes(body).decode(errors="replace"))
+            self._link.rejected(self, unpack_reject(body))
         else:
             raise MalformedFrame(f"a frame of kind {kind} where only answers may come")
 
@@ -123,7 +123,9 @@ class PeerLink:
         clock: Clock,
         rng: Rng,
         report: Callable[[str], None],
+        on_rejected: Callable[[NodeId, Rejected], None],
     ) -> None:
+        self._on_rejected = on_rejected
         self._hello, self._address, self._limits, self._lazy = hello, address, limits, lazy
         self._clock, self._rng, self._report = clock, rng, report
         self._pending: list[Buffer] = []
@@ -271,11 +273,12 @@ class PeerLink:
         connection.welcomed = True
         self._failures, self._was_rejected, self.last_error = 0, False, None
 
-    def rejected(self, connection: OutgoingConnection, reason: str) -> None:
+    def rejected(self, connection: OutgoingConnection, reason: Rejected) -> None:
         if not self._was_rejected:
             self._report(f"node {self._hello.to} at {self._shown()} refuses this node: {reason}")
         self._was_rejected = True
         self.give_up(connection, f"rejected by {self._shown()}: {reason}")
+        self._on_rejected(self._hello.to, reason)
 
     def give_up(self, connection: OutgoingConnection, reason: str) -> None:
         self.last_error = reason
