@@ -9,7 +9,7 @@ Knows nothing of hosts, networks, disks or Raft.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 from seatrial.env import Rng
@@ -60,6 +60,14 @@ class World:
     def next_us(self) -> int | None:
         """When the next event is; None when there is none."""
         return self._queue[0][0] if self._queue else None
+
+    def discard(self, unwanted: Callable[[Callable[[Any], None], Any], bool]) -> int:
+        """Take out every waiting event of which `unwanted(callback, argument)` holds; how many there were."""
+        kept = [event for event in self._queue if not unwanted(event[2], event[3])]
+        discarded = len(self._queue) - len(kept)
+        heapify(kept)
+        self._queue[:] = kept
+        return discarded
 
     def halt(self) -> None:
         """End `run` after the event that runs now."""

@@ -1,0 +1,335 @@
+"""One node's disk at the level of records: saves that take time, and what a crash leaves of those under way.
+
+    save ──► queue ──► sync under way (one for all that waited: group commit) ──► durable, `done` in order
+
+Rule: `done` is called only when everything of the save is durable, and saves are done in the order in which they came.
+What recovery finds after a crash is the durable log and, of the saves under way, what `Disk.unsynced` says: a log is
+read up to its first hole, so also what survives out of order is a prefix of records; a snapshot is a file of its own.
+Knows nothing of Raft beyond its records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from seatrial.env import Rng
+from seatrial.raft.ids import Index, Term
+from seatrial.raft.messages import CONFIGURATION, Entry, HardState, Snapshot, SnapshotMeta
+from seatrial.sim.case import Disk
+from seatrial.sim.world import World
+
+_NO_STATE = HardState(Term(0), None, Index(0))
+
+
+class Records:
+    """A log, a hard state and a snapshot: as the node sees them, or as they are durable."""
+
+    __slots__ = ("entries", "first", "hard_state", "snapshot")
+
+    def __init__(self) -> None:
+        self.hard_state = _NO_STATE
+        self.entries: list[Entry] = []
+        self.first = 1  # index of entries[0]
+        self.snapshot: Snapshot | None = None
+
+    def last_index(self) -> int:
+        return self.first + len(self.entries) - 1
+
+    def term(self, index: int) -> int | None:
+        at = index - self.first
+        if 0 <= at < len(self.entries):
+            return self.entries[at].term
+        if self.snapshot is not None and self.snapshot.meta.last_included_index == index:
+            return self.snapshot.meta.last_included_term
+        return None
+
+    def write_entries(self, entries: Sequence[Entry]) -> None:
+        """After the last one, or in the place of those from the first one's index on."""
+        at = entries[0].index - self.first
+        if at < len(self.entries):
+            assert at >= 0, f"entry {entries[0].index} is before the log's first, {self.first}"
+            del self.entries[at:]
+        assert at == len(self.entries), f"entry {entries[0].index} leaves a gap after {self.last_index()}"
+        self.entries.extend(entries)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """A leader's snapshot takes the place of the log up to it, and of all of it where it does not fit."""
+        last = snapshot.meta.last_included_index
+        fits = last >= self.first and self.term(last) == snapshot.meta.last_included_term
+        self.entries = self.entries[last + 1 - self.first :] if fits else []
+        self.first = last + 1
+        self.snapshot = snapshot
+
+    def compact(self, first_kept: int) -> None:
+        kept = min(max(first_kept, self.first), self.last_index() + 1)
+        del self.entries[: kept - self.first]
+        self.first = kept
+
+    def copy(self) -> Records:
+        other = Records()
+        other.hard_state = self.hard_state
+        other.entries = list(self.entries)
+        other.first = self.first
+        other.snapshot = self.snapshot
+        return other
+
+
+class Save:
+    """One save under way.  `made_here`: the snapshot is the node's own, and leaves the log alone."""
+
+    __slots__ = ("done", "entries", "hard_state", "made_here", "snapshot")
+
+    def __init__(
+        self,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        snapshot: Snapshot | None,
+        made_here: bool,
+        done: Callable[[], None],
+    ) -> None:
+        self.hard_state = hard_state
+        self.entries = entries
+        self.snapshot = snapshot
+        self.made_here = made_here
+        self.done = done
+
+    def write(self, records: Records) -> None:
+        if self.hard_state is not None:
+            records.hard_state = self.hard_state
+        snapshot = self.snapshot
+        if snapshot is not None:
+            if not self.made_here:
+                records.install(snapshot)
+            elif records.snapshot is None or records.snapshot.meta.last_included_index < (
+                snapshot.meta.last_included_index
+            ):
+                records.snapshot = snapshot
+        if self.entries:
+            records.write_entries(self.entries)
+
+    def records_count(self) -> int:
+        return (self.hard_state is not None) + (self.snapshot is not None) + len(self.entries)
+
+
+class RecordDisk:
+    """A `StableLog` for the node, and a queue of saves.
+
+    failed: called, once, when an operation fails (EIO, ENOSPC), instead of `done`; the node cannot go on.
+    sync_more_us, stalled, fault: what is wrong with it now; see `faults.KINDS`.  fault is "", "write", "sync", "full".
+    """
+
+    __slots__ = (
+        "_batch",
+        "_queue",
+        "_random",
+        "_seen",
+        "_settings",
+        "_stalled_batch",
+        "_stream",
+        "_sync_low",
+        "_sync_spread",
+        "_world",
+        "durable",
+        "failed",
+        "failures",
+        "fault",
+        "held_syncs",
+        "lost_records",
+        "slow_syncs",
+        "stalled",
+        "sync_more_us",
+        "syncs",
+    )
+
+    def __init__(self, world: World, stream: Rng, settings: Disk) -> None:
+        self._world = world
+        self._stream = stream
+        self._random = stream.random
+        self._settings = settings
+        low, high = settings.sync_us
+        self._sync_low = low
+        self._sync_spread = high - low
+        self.durable = Records()
+        self._seen = Records()
+        self._queue: list[Save] = []
+        self._batch: list[Save] | None = None  # under sync
+        self._stalled_batch: list[Save] | None = None
+        self.failed: Callable[[str], None] | None = None
+        self.fault = ""
+        self.stalled = False
+        self.sync_more_us = 0
+        self.syncs = self.held_syncs = self.slow_syncs = self.failures = self.lost_records = 0
+
+    # -- what the node reads -----------------------------------------------------------------------------------------
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._seen.hard_state
+
+    @property
+    def snapshot_meta(self) -> SnapshotMeta | None:
+        snapshot = self._seen.snapshot
+        return None if snapshot is None else snapshot.meta
+
+    @property
+    def first_index(self) -> Index:
+        return Index(self._seen.first)
+
+    @property
+    def last_index(self) -> Index:
+        return Index(self._seen.last_index())
+
+    def term(self, index: Index) -> Term | None:
+        term = self._seen.term(index)
+        return None if term is None else Term(term)
+
+    def entries(self, first: Index, last: Index, max_bytes: int) -> list[Entry]:
+        seen = self._seen
+        assert seen.first <= first <= last <= seen.last_index(), f"[{first}, {last}] of {seen.first}.."
+        found: list[Entry] = []
+        for entry in seen.entries[first - seen.first : last - seen.first + 1]:
+            max_bytes -= len(entry.data)
+            if max_bytes < 0 and found:
+                break
+            found.append(entry)
+        return found
+
+    def configuration_indexes(self) -> list[Index]:
+        return [entry.index for entry in self._seen.entries if entry.kind == CONFIGURATION]
+
+    def configuration_indexes(self) -> Sequence[Index]:
+        """Of the entries that change the configuration, in order."""
+        return [entry.index for entry in self._seen.entries if entry.kind == CONFIGURATION]
+
+    def read_snapshot(self) -> Snapshot | None:
+        return self._seen.snapshot
+
+    # -- what it writes ----------------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        snapshot: Snapshot | None,
+        done: Callable[[], None],
+    ) -> None:
+        """Queue it behind earlier saves; reads see it at once."""
+        save = Save(hard_state, entries, snapshot, False, done)
+        save.write(self._seen)
+        self._enqueue(save)
+
+    def save_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+        """Keep a snapshot of the local state machine; read from when it is durable."""
+        self._enqueue(Save(None, (), snapshot, True, done))
+
+    def compact(self, first_kept: int) -> None:
+        """Forget the entries before; the snapshot stands for them."""
+        snapshot = self.durable.snapshot
+        covered = 0 if snapshot is None else snapshot.meta.last_included_index
+        assert first_kept <= covered + 1, f"entries to {first_kept - 1} dropped, but the snapshot is at {covered}"
+        self._seen.compact(first_kept)
+        self.durable.compact(first_kept)
+
+    def _enqueue(self, save: Save) -> None:
+        if self.fault in ("write", "full"):
+            self._fail("EIO" if self.fault == "write" else "ENOSPC")
+            return
+        self._queue.append(save)
+        if self._batch is None:
+            self._begin_sync()
+
+    def _begin_sync(self) -> None:
+        batch = self._batch = self._queue
+        self._queue = []
+        delay = self._sync_low + int(self._random() * self._sync_spread)
+        if self.sync_more_us:
+            delay += self.sync_more_us
+            self.slow_syncs += 1
+        self._world.after(delay, self._synced, batch)
+
+    def _synced(self, batch: list[Save]) -> None:
+        if batch is not self._batch:
+            return  # of a life that a crash has ended
+        if self.stalled:
+            self.held_syncs += 1
+            self._stalled_batch = batch
+            return
+        if self.fault == "sync":
+            self._fail("EIO")
+            return
+        self.syncs += 1
+        durable = self.durable
+        for save in batch:
+            save.write(durable)
+            if save.made_here:
+                save.write(self._seen)
+        if self._queue:
+            self._begin_sync()
+        else:
+            self._batch = None
+        for save in batch:
+            save.done()
+
+    def resume(self) -> None:
+        """The stall is over."""
+        self.stalled = False
+        batch, self._stalled_batch = self._stalled_batch, None
+        if batch is not None:
+            self._synced(batch)
+
+    def _fail(self, error: str) -> None:
+        self.fault = ""
+        self.failures += 1
+        assert self.failed is not None, "a disk that fails has a node"
+        self.failed(error)
+
+    # -- crashes -----------------------------------------------------------------------------------------------------
+
+    def unsynced(self) -> int:
+        """Records that are under way."""
+        return sum(save.records_count() for save in self._under_way())
+
+    def _under_way(self) -> list[Save]:
+        return [*(self._batch or ()), *self._queue]
+
+    def crash(self, mode: str) -> None:
+        """The node is gone; `mode` as `case.Disk.unsynced` (a killed process alone keeps what it wrote)."""
+        saves = self._under_way()
+        total = sum(save.records_count() for save in saves)
+        left = {"lost": 0, "kept": total}.get(mode)
+        if left is None:
+            left = self._stream.integer(0, total)
+        kept = 0
+        for save in saves:
+            if mode == "some" and save.made_here:
+                written = self._write_some(save, 1 if self._stream.chance(0.5) else 0)
+            else:
+                written = self._write_some(save, left)
+                left = left - written if written == save.records_count() else 0
+            kept += written
+        self.lost_records += total - kept
+        self._queue = []
+        self._batch = self._stalled_batch = None
+        self._seen = self.durable.copy()
+        self.failed = None
+        self.fault = ""
+
+    def _write_some(self, save: Save, most: int) -> int:
+        """The first records of a save, at most so many; how many it was.  A snapshot is whole or not there."""
+        if most >= save.records_count():
+            save.write(self.durable)
+            return save.records_count()
+        written = 0
+        if most and save.hard_state is not None:
+            self.durable.hard_state = save.hard_state
+            written = 1
+        if most > written and save.snapshot is None and save.entries:
+            self.durable.write_entries(save.entries[: most - written])
+            written = most
+        return written
+
+    def wipe(self) -> None:
+        """Everything on it is lost."""
+        assert self._batch is None, "a disk is wiped while its node is down"
+        self.durable = Records()
+        self._seen = Records()

@@ -1,0 +1,430 @@
+"""One simulated node: the pure Raft node with its clock, disk and machine, driven in the order that Raft demands.
+
+Rule (raft.ready): `messages` leave at once, the save is queued, what is committed is applied, reads are answered, and
+only when the save is durable do `messages_after_save` leave; several Readys may be on their way to the disk.  There is
+at most one timer under way for a node.  A crash leaves nothing behind but the disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from seatrial.raft.config import RaftConfig
+from seatrial.raft.describe import describe_message, describe_ready
+from seatrial.raft.errors import NotLeader, ProposalRefused
+from seatrial.raft.ids import Index, Term
+from seatrial.raft.messages import Configuration, Entry, Message, Snapshot, SnapshotMeta
+from seatrial.raft.node import RaftNode
+from seatrial.raft.ready import Ready
+from seatrial.raft.roles import LEADER
+from seatrial.sim.clocks import HostClock
+from seatrial.sim.core.disk import RecordDisk
+from seatrial.sim.core.ledger import Ledger, Watch
+from seatrial.sim.core.machine import Decoder, RegisterMachine, Result
+from seatrial.sim.core.network import Link
+from seatrial.sim.world import World
+from seatrial.transport.filters import FilterSet
+
+
+class Request:
+    """One operation of a client at one node; `answer` is told of its end, if there is one."""
+
+    __slots__ = ("answer", "data", "key")
+
+    def __init__(self, key: int, data: bytes, answer: Callable[[Request, Host, Result | None], None]) -> None:
+        self.key = key
+        self.data = data  # the command; b"" for a read
+        self.answer = answer  # with None: surely nothing happened
+
+
+class Host:
+    """A node that can crash, pause and restart."""
+
+    def __init__(
+        self,
+        world: World,
+        config: RaftConfig,
+        configuration: Configuration,
+        disk: RecordDisk,
+        clock: HostClock,
+        ledger: Ledger,
+        decoder: Decoder,
+        record: Callable[[int], None],
+    ) -> None:
+        self.world = world
+        self.node_id: int = config.node_id
+        self.config = config
+        self.configuration = configuration
+        self.disk = disk
+        self.clock = clock
+        self.ledger = ledger
+        self.decoder = decoder
+        self.links: dict[int, Link] = {}
+        self.filters: FilterSet | None = None
+        self.kept_down = 0  # how many faults keep it from starting again
+        self.watch = Watch(self.node_id, disk)
+        ledger.watches[self.node_id] = self.watch
+        self.trace: Callable[[str], None] | None = None
+        self.snapshot_entries = 0
+        self.keep_entries = 0
+        self.crash_mode = "prefix"
+        self.crash_point = ""
+        self.crashed_at: Callable[[str], None] | None = None  # told when a crash point was met
+        self.node: Any = None
+        self.core: Any = None
+        self.machine = RegisterMachine(decoder)
+        self.up = False
+        self.paused = False
+        self.messages_while_out = 0
+        self.starts = 0
+        self._record = record
+        self._random = world.stream(f"node {self.node_id}").random
+        self._backlog: list[tuple[Callable[[Any], None], Any]] = []
+        self._saving: deque[tuple[Ready, bool]] = deque()  # (Ready, whether it has a save of its own)
+        self._waiting: dict[bytes, Request] = {}
+        self._reads: dict[int, Request] = {}
+        self._next_context = 1
+        self._timer = 0  # number of the one timer that counts
+        self._armed_us: int | None = None  # on the node's own clock
+        self._applied_term = 0
+        self._snapshot_index = 0  # of the newest one made or installed
+        self._snapshot_pending = False
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """From what its disk holds."""
+        assert not self.up, f"node {self.node_id} runs"
+        disk = self.disk
+        disk.failed = self._disk_failed
+        self.machine = RegisterMachine(self.decoder)
+        self._applied_term = self._snapshot_index = 0
+        self._snapshot_pending = False
+        self.watch.forget_volatile()
+        snapshot = disk.read_snapshot()
+        if snapshot is not None:
+            self._restore(snapshot)
+        now = self.clock.now_us()
+        self.node = RaftNode(self.config, disk, configuration=self.configuration, random=self._random, now_us=now)
+        self.core = self.node._core
+        self.up = True
+        self.paused = False
+        self.starts += 1
+        self._armed_us = None
+        self._say("starts")
+        self._arm()
+        self.drive()
+
+    def crash(self, mode: str) -> None:
+        """`mode` as `case.Disk.unsynced`."""
+        if not self.up:
+            return
+        self._say(f"crashes, {self.disk.unsynced()} records unsynced ({mode})")
+        self.up = False
+        self.paused = False
+        self.node = self.core = None
+        self._backlog = []
+        self._saving.clear()
+        self._waiting = {}
+        self._reads = {}
+        self._timer += 1
+        self._snapshot_pending = False
+        self.crash_point = ""
+        self.disk.crash(mode)
+
+    def pause(self) -> None:
+        """Everything that comes waits, its clock does not."""
+        if self.up and not self.paused:
+            self.paused = True
+            self._say("pauses")
+
+    def resume(self) -> None:
+        if not self.paused:
+            return
+        self.paused = False
+        self._say(f"goes on, {len(self._backlog)} things waited")
+        backlog, self._backlog = self._backlog, []
+        for callback, argument in backlog:
+            self.world.after(0, callback, argument)
+
+    def wipe(self) -> None:
+        """It loses its disk, and with it who it was."""
+        self.crash("lost")
+        self.disk.wipe()
+        self.watch.wiped()
+        self.configuration = Configuration(())
+
+    def release(self) -> None:
+        """One fault fewer keeps it down; without any it starts again."""
+        self.kept_down -= 1
+        if not self.kept_down and not self.up:
+            self.start()
+
+    def _disk_failed(self, error: str) -> None:
+        self._say(f"ends: its disk says {error}")
+        self.crash("prefix")
+
+    def _say(self, text: str) -> None:
+        if self.trace is not None:
+            self.trace(f"{self.world.now_us:>10} node {self.node_id} {text}")
+
+    # -- what happens to it ------------------------------------------------------------------------------------------
+
+    def receive(self, message: Message) -> None:
+        """A message arrives."""
+        if not self.up or self.paused:
+            self._receive_out(message)
+            return
+        filters = self.filters
+        if filters is not None and filters.receiving:
+            filters.receive(0, message, self._take)
+        else:
+            self._take(0, message)
+
+    def _take(self, _: int, message: Message) -> None:
+        if not self.up or self.paused:
+            self._receive_out(message)
+            return
+        self._record(message.sender << 8 | self.node_id)
+        if self.trace is not None:
+            self._say(f"<- {describe_message(message)}")
+        self.node.step(message, self.clock.now_us())
+        self.drive()
+
+    def _receive_out(self, message: Message) -> None:
+        self.messages_while_out += 1
+        if self.paused:
+            self._backlog.append((self.receive, message))
+
+    def _timer_fired(self, number: int) -> None:
+        if number != self._timer:
+            return
+        if self.paused:
+            self.messages_while_out += 1
+            self._backlog.append((self._timer_fired, number))
+            return
+        self._armed_us = None
+        now = self.clock.now_us()
+        if now >= self.node.next_deadline():
+            self._record(self.node_id)
+            if self.trace is not None:
+                self._say("ticks")
+            self.node.tick(now)
+            self.drive()
+            if not self.up:
+                return
+        self._arm()
+
+    def _arm(self) -> None:
+        """See to it that a timer fires at the node's deadline, or before; it is armed again then."""
+        deadline = self.node.next_deadline()
+        if self._armed_us is None or deadline < self._armed_us:
+            self._armed_us = deadline
+            self._timer += 1
+            self.world.at(self.clock.world_time(deadline), self._timer_fired, self._timer)
+
+    # -- what is asked of it -----------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Propose here, or pass it on to the leader; its outcome is known when it is applied here."""
+        if not self._takes(self.submit, request):
+            return
+        try:
+            self.node.forward(request.data, self.clock.now_us())
+        except ProposalRefused:
+            request.answer(request, self, None)
+            return
+        self._waiting[request.data] = request
+        self.drive()
+
+    def read(self, request: Request) -> None:
+        """A linearizable read, wherever this node stands."""
+        if not self._takes(self.read, request):
+            return
+        context = self._next_context
+        self._next_context += 1
+        try:
+            self.node.read_index(context, self.clock.now_us())
+        except NotLeader:
+            request.answer(request, self, None)
+            return
+        self._reads[context] = request
+        self.drive()
+        if self.up:
+            self._arm()
+
+    def call(self, action: Callable[[Any, int], Any]) -> Any:
+        """`action(node, now_us)` on a node that runs, then whatever follows from it; None where it does not run.
+
+        Raises ProposalRefused and whatever else the node refuses with.
+        """
+        if not self.up or self.paused:
+            return None
+        result = action(self.node, self.clock.now_us())
+        self.drive()
+        if self.up:
+            self._arm()
+        return result
+
+    def _takes(self, again: Callable[[Any], None], request: Request) -> bool:
+        if not self.up:
+            return False
+        if self.paused:
+            self._backlog.append((again, request))
+            return False
+        return True
+
+    # -- the contract with the node ----------------------------------------------------------------------------------
+
+    def drive(self) -> None:
+        """Carry out every Ready, then have the ledger look."""
+        node = self.node
+        while node.has_ready():
+            self._carry_out(node.ready())
+            if node is not self.node:
+                return  # it crashed on the way
+        self.ledger.stepped(self.watch, self.core)
+
+    def _carry_out(self, ready: Ready) -> None:
+        if self.trace is not None and (text := describe_ready(ready)):
+            self._say(text)
+        if ready.messages:
+            self._send(ready.messages)
+        saves = bool(ready.entries) or ready.hard_state is not None or ready.snapshot is not None
+        in_order = saves or bool(self._saving)
+        if in_order:
+            self._saving.append((ready, saves))
+        if saves:
+            if self.crash_point and self._crash_here("before-save"):
+                return
+            if ready.entries:
+                self.ledger.saved(self.watch, self.core, ready.entries)
+            node = self.node
+            self.disk.save(ready.hard_state, ready.entries, ready.snapshot, self._saved)
+            if node is not self.node or (self.crash_point and self._crash_here("after-save")):
+                return
+        if ready.committed and not self._apply(ready.committed):
+            return
+        if ready.reads:
+            self._answer_reads(ready)
+        if not in_order:
+            self._finish(ready)
+        if ready.role_changed is not None and self.up:
+            self._arm()
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        links = self.links
+        if self.core.role != LEADER:
+            for message in messages:
+                self.ledger.promised(self.watch, message)
+        filters = self.filters
+        if filters is not None and filters.sending:
+            for message in messages:
+                filters.send(0, message, self._pass_on)
+            return
+        for message in messages:
+            link = links.get(message.to)
+            if link is not None:
+                link.send(message)
+
+    def _pass_on(self, _: int, message: Message) -> None:
+        """A filter let it go on: over the link of whoever it says it is from."""
+        link = self.links.get(message.to)
+        if link is not None:
+            link.send(message)
+
+    def _saved(self, _: Any = None) -> None:
+        """The oldest save is durable: finish it, and what waited behind it without a save of its own."""
+        saving = self._saving
+        if not saving:
+            return  # it crashed while the disk reported
+        if self.paused:
+            self._backlog.append((self._saved, None))
+            return
+        self._record(self.node_id << 16)
+        self._finish(saving.popleft()[0])
+        while saving and not saving[0][1]:
+            self._finish(saving.popleft()[0])
+        if self.up:
+            self.drive()
+
+    def _finish(self, ready: Ready) -> None:
+        if ready.messages_after_save:
+            if self.crash_point and self._crash_here("before-send"):
+                return
+            self._send(ready.messages_after_save)
+        if ready.snapshot is not None:
+            self._restore(ready.snapshot)
+        self.node.advance(ready, self.clock.now_us())
+
+    def _apply(self, committed: Sequence[Entry]) -> bool:
+        """False where the node crashed over it."""
+        # The leader's newest commit enters the book before anyone applies it.
+        if self.core.log.commit_index != self.watch.commit:
+            self.ledger.commit_seen(self.watch, self.core)
+        machine, waiting, applied, watch = self.machine, self._waiting, self.ledger.applied, self.watch
+        for entry in committed:
+            result = machine.apply(entry)
+            applied(watch, entry, machine.chain)
+            if waiting:
+                request = waiting.pop(entry.data, None)
+                if request is not None and result is not None:
+                    request.answer(request, self, result)
+        self._applied_term = committed[-1].term
+        if self.crash_point and self._crash_here("after-apply"):
+            return False
+        if machine.applied_index - self._snapshot_index >= self.snapshot_entries:
+            self.make_snapshot()
+        return self.up
+
+    def _answer_reads(self, ready: Ready) -> None:
+        for context, index in ready.reads:
+            request = self._reads.pop(context, None)
+            if request is not None:
+                value = None if index == 0 else Result(self.machine.applied_index, self.machine.value(request.key))
+                request.answer(request, self, value)
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def make_snapshot(self) -> bool:
+        """Save the machine's state as of now, then forget the log behind it; False where there is nothing to do."""
+        index = self.machine.applied_index
+        if self._snapshot_pending or not self.up or index <= self._snapshot_index:
+            return False
+        meta = SnapshotMeta(Index(index), Term(self._applied_term), self.node.configuration)
+        snapshot = Snapshot(meta, self.machine.snapshot())
+        self.ledger.snapshot_made(self.watch, snapshot)
+        self._snapshot_pending = True
+        self._snapshot_index = index
+        self._say(f"makes a snapshot at {index}")
+        self.disk.save_snapshot(snapshot, lambda: self._snapshot_saved(index))
+        if self.crash_point:
+            self._crash_here("during-snapshot")
+        return True
+
+    def _snapshot_saved(self, index: int) -> None:
+        if not self._snapshot_pending:
+            return
+        self._snapshot_pending = False
+        first_kept = index + 1 - self.keep_entries
+        if first_kept > self.disk.first_index:
+            self.disk.compact(first_kept)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self.machine.restore(snapshot.data)
+        meta = snapshot.meta
+        self._snapshot_index = meta.last_included_index
+        self._applied_term = meta.last_included_term
+        self.ledger.restored(self.watch, meta.last_included_index, self.machine.chain)
+
+    def _crash_here(self, point: str) -> bool:
+        if self.crash_point != point:
+            return False
+        self._say(f"comes to the crash point {point}")
+        told = self.crashed_at
+        self.crash(self.crash_mode)
+        if told is not None:
+            told(point)
+        return True
