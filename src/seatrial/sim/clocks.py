@@ -17,23 +17,39 @@ class HostClock:
     """A `seatrial.env.Clock` in a simulated world.
 
     drift_ppm: how much faster (or slower) than the world's it runs.  wall_offset_us: what the wall clock is off by.
+    uptime_us: what the monotonic clock showed when the world began; no machine's shows 0, and programs know that.
     """
 
-    __slots__ = ("_local_us", "_since_us", "_world", "drift_ppm", "wall_offset_us")
+    __slots__ = ("_local_us", "_since_us", "_world", "drift_ppm", "uptime_us", "wall_offset_us")
 
-    def __init__(self, world: World, *, drift_ppm: int = 0, wall_offset_us: int = 0) -> None:
+    def __init__(self, world: World, *, drift_ppm: int = 0, wall_offset_us: int = 0, uptime_us: int = 0) -> None:
         self._world = world
         self._since_us = world.now_us
-        self._local_us = world.now_us
+        self._local_us = world.now_us + uptime_us
         self.drift_ppm = drift_ppm
         self.wall_offset_us = wall_offset_us
+        self.uptime_us = uptime_us
 
     def now_us(self) -> int:
         elapsed = self._world.now_us - self._since_us
         return self._local_us + elapsed + elapsed * self.drift_ppm // MILLION
 
     def wall_ms(self) -> int:
-        return WALL_EPOCH_MS + (self.now_us() + self.wall_offset_us) // 1000
+        return WALL_EPOCH_MS + (self.now_us() - self.uptime_us + self.wall_offset_us) // 1000
+
+    def wall_us(self) -> int:
+        """As `wall_ms`, in microseconds."""
+        return WALL_EPOCH_MS * 1000 + self.now_us() - self.uptime_us + self.wall_offset_us
+
+    def rate(self) -> tuple[int, int, int, int]:
+        """What `now_us` and `wall_us` are made of, for a reader that is no Python: the world's time since which this
+        rate holds, what the clock showed then, the drift, and the wall clock's distance from the monotonic one."""
+        return (
+            self._since_us,
+            self._local_us,
+            self.drift_ppm,
+            WALL_EPOCH_MS * 1000 - self.uptime_us + self.wall_offset_us,
+        )
 
     def world_time(self, local_us: int) -> int:
         """The world's time, rounded up, at which `now_us` will be at least `local_us`, at today's rate."""

@@ -1,0 +1,217 @@
+"""Who runs now, and what keeps its code inside the simulation.
+
+While a simulated host's code runs, time, entropy, process ids and signal handlers are the host's own, and whatever
+would leave the simulation (a thread, a process, a real socket, a sleep, a file written) raises SimEscape where it is
+called, and says what to use instead.  Between callbacks, and for the simulator itself, everything is real.
+
+Rule: Python's modules are patched once in a process and dispatch on `current.host`; what cannot be patched is caught
+by an audit hook.  With the C shim preloaded, time and entropy are the shim's, and only the rest is patched here.
+This is about the real process: it may import what the simulation may not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from seatrial.sim import shim
+
+if TYPE_CHECKING:
+    from seatrial.sim.hosts import SimHost
+    from seatrial.sim.loop import SimLoop
+
+_INSTEAD: Final = {
+    "_thread.start_new_thread": "a thread was started; use tasks, or loop.run_in_executor, which is simulated",
+    "_thread.start_joinable_thread": "a thread was started; use tasks, or loop.run_in_executor, which is simulated",
+    "subprocess.Popen": "a process was started; make what it does a host of its own",
+    "os.system": "a process was started; make what it does a host of its own",
+    "os.exec": "the process was to be replaced; make what it does a host of its own",
+    "os.fork": "the process was forked; make what it does a host of its own",
+    "os.forkpty": "the process was forked; make what it does a host of its own",
+    "os.posix_spawn": "a process was started; make what it does a host of its own",
+    "socket.connect": "a real socket was connected; use asyncio.open_connection or loop.create_connection",
+    "socket.bind": "a real socket was bound; use asyncio.start_server or loop.create_server with host and port",
+    "socket.sendto": "a datagram was sent; only TCP is simulated, through asyncio",
+    "socket.getaddrinfo": "a real name was looked up; use loop.getaddrinfo",
+    "socket.gethostbyname": "a real name was looked up; use loop.getaddrinfo",
+    "time.sleep": "the thread would sleep; use asyncio.sleep",
+}
+_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_FIRST_PID: Final = 1000
+
+
+class SimEscape(RuntimeError):
+    """Simulated code tried to leave the simulation; the message names what to use instead."""
+
+
+class Current:
+    """The host whose code runs now, and what the shim is told about it.
+
+    numbers: the shim's, or as many of our own that nobody reads, so that there is one way to write them.
+    escapes: every SimEscape that was raised since the last run, also those that a library caught.
+    """
+
+    __slots__ = ("escapes", "host", "last", "numbers", "shimmed")
+
+    def __init__(self) -> None:
+        self.host: SimHost | None = None
+        self.last: SimLoop | None = None  # whose hooks for async generators are set
+        self.escapes: list[SimEscape] = []
+        numbers = shim.loaded()
+        self.shimmed = numbers is not None
+        self.numbers: shim.Numbers = [0] * (shim.FIELDS + shim.HOSTS) if numbers is None else numbers
+
+    def enter(self, host: SimHost, now_us: int) -> None:
+        """From here on it is `host`'s code that runs."""
+        self.host = host
+        numbers = self.numbers
+        since_us, local_us, drift_ppm, wall_us = host.clock.rate()
+        numbers[shim.WORLD_US] = now_us
+        numbers[shim.SINCE_US] = since_us
+        numbers[shim.LOCAL_US] = local_us
+        numbers[shim.DRIFT_PPM] = drift_ppm
+        numbers[shim.WALL_US] = wall_us
+        numbers[shim.HOST] = host.number
+        numbers[shim.ACTIVE] = 1
+
+    def leave(self) -> None:
+        self.numbers[shim.ACTIVE] = 0
+        self.host = None
+
+
+current: Final = Current()
+
+
+def escape(what: str) -> SimEscape:
+    """The error to raise; it is remembered, for a library may catch it."""
+    host = current.host
+    found = SimEscape(what if host is None else f"on {host.name}: {what}")
+    current.escapes.append(found)
+    return found
+
+
+def install() -> None:
+    """Patch this process, once.  Do it before third-party modules are imported: they may keep what they import."""
+    if _installed:
+        return
+    _installed.append(True)
+    _patch_sleep()
+    _patch_random()
+    _patch_process()
+    if not current.shimmed:
+        _patch_clocks()
+        _patch_entropy()
+    sys.addaudithook(_audit)
+
+
+_installed: Final[list[bool]] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if current.host is None:
+        return
+    instead = _INSTEAD.get(event)
+    if instead is not None:
+        raise escape(instead)
+    if event == "open":
+        path, _, flags = arguments
+        if isinstance(flags, int) and flags & _WRITES and path != os.devnull:
+            raise escape(f"{path!r} was opened for writing; take seatrial.env.Files, and give it a simulated disk")
+
+
+def _patched(module: Any, name: str, simulated: Callable[..., Any]) -> None:
+    """Replace a module's function by one that is simulated while a host's code runs."""
+    real = getattr(module, name)
+
+    def dispatch(*arguments: Any, **named: Any) -> Any:
+        host = current.host
+        return real(*arguments, **named) if host is None else simulated(host, *arguments, **named)
+
+    dispatch.__name__ = dispatch.__qualname__ = name
+    dispatch.__doc__ = real.__doc__
+    setattr(module, name, dispatch)
+
+
+def _patch_sleep() -> None:
+    def sleep(_: SimHost, seconds: float) -> None:
+        raise escape(f"the thread would sleep for {seconds} s; use asyncio.sleep")
+
+    _patched(time, "sleep", sleep)
+
+
+def _patch_clocks() -> None:
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        _patched(time, name, lambda host: host.clock.now_us() / 1e6)
+        _patched(time, name + "_ns", lambda host: host.clock.now_us() * 1000)
+    _patched(time, "time", lambda host: host.clock.wall_us() / 1e6)
+    _patched(time, "time_ns", lambda host: host.clock.wall_us() * 1000)
+    for name in ("localtime", "gmtime"):
+        _patch_broken_down(name)
+
+    real = datetime.datetime
+
+    class SimDatetime(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            host = current.host
+            return real.now(tz) if host is None else real.fromtimestamp(host.clock.wall_us() / 1e6, tz)
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return cls.now(datetime.UTC).replace(tzinfo=None)
+
+    SimDatetime.__name__ = SimDatetime.__qualname__ = "datetime"
+    datetime.datetime = SimDatetime  # type: ignore[misc]
+
+
+def _patch_broken_down(name: str) -> None:
+    real = getattr(time, name)
+
+    def simulated(host: SimHost, seconds: float | None = None) -> time.struct_time:
+        broken_down: time.struct_time = real(host.clock.wall_us() / 1e6 if seconds is None else seconds)
+        return broken_down
+
+    _patched(time, name, simulated)
+
+
+def _patch_entropy() -> None:
+    _patched(os, "urandom", lambda host, count: host.entropy.bytes(count))
+    random._urandom = os.urandom  # type: ignore[attr-defined]
+
+    class SimRandom(random.Random):
+        """Without a seed, one of the host's own: CPython would ask the kernel, in C."""
+
+        def __init__(self, seed: Any = None) -> None:
+            host = current.host
+            super().__init__(host.entropy.integer(0, 1 << 52) if seed is None and host is not None else seed)
+
+    SimRandom.__name__ = SimRandom.__qualname__ = "Random"
+    random.Random = SimRandom  # type: ignore[assignment,misc]
+
+
+def _patch_random() -> None:
+    """The module's functions share one hidden generator; each host gets one of its own."""
+    hidden = random.random.__self__  # type: ignore[attr-defined]
+    for name in [name for name in vars(random) if getattr(getattr(random, name), "__self__", None) is hidden]:
+        _patched(random, name, _of_own_generator(name))
+    _patched(uuid, "uuid1", lambda host, *_: uuid.UUID(bytes=host.entropy.bytes(16), version=1))
+
+
+def _of_own_generator(name: str) -> Callable[..., Any]:
+    def simulated(host: SimHost, *arguments: Any, **named: Any) -> Any:
+        return getattr(host.random, name)(*arguments, **named)
+
+    return simulated
+
+
+def _patch_process() -> None:
+    _patched(os, "getpid", lambda host: _FIRST_PID + host.number)
+    _patched(signal, "signal", lambda host, number, handler: host.signals.install(number, handler))
+    _patched(signal, "getsignal", lambda host, number: host.signals.installed(number))

@@ -1,0 +1,191 @@
+"""One simulated machine with one process: its clock, its event loop, its lives and deaths.
+
+A crash drops the loop with all that it would have run: no `finally`, no `__del__`, no goodbye.  Starting again gives a
+new loop, and a program that has to be spawned anew.  A paused host stands still while its clock and the network go on.
+
+Rule: at any time a host has at most one event in the world that counts, so that an idle host costs nothing.
+Knows nothing of what programs do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from asyncio import events
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from seatrial.sim.clocks import HostClock
+from seatrial.sim.escape import current
+from seatrial.sim.loop import SimLoop
+from seatrial.sim.shim import FIELDS, HOSTS
+from seatrial.sim.signals import Signals
+from seatrial.sim.stack import Stack
+from seatrial.sim.tcp import RST
+
+if TYPE_CHECKING:
+    from seatrial.sim.network import SimNetwork
+
+UPTIME_US: Final = 1_000_000_000  # of the machine, when the world begins
+EXECUTOR_DELAY_US: Final = (50, 2_000)
+
+# What crashed hosts were doing.  Were it freed, `finally` blocks would run that a crash does not run.
+_buried: Final[list[object]] = []
+
+
+class SimHost:
+    """Made by `SimNetwork.add_host`, and started.
+
+    incarnation: how often it was started.  is_up: its process runs (paused or not).  powered: its kernel answers.
+    exit_code: what the program passed to `sys.exit`, if that is how it ended.
+    """
+
+    def __init__(
+        self, network: SimNetwork, name: str, number: int, *, drift_ppm: int = 0, wall_offset_us: int = 0
+    ) -> None:
+        self.network, self.world = network, network.world
+        self.name, self.number = name, number
+        self.address = f"10.0.{number // 250}.{number % 250 + 1}"
+        self.clock = HostClock(self.world, drift_ppm=drift_ppm, wall_offset_us=wall_offset_us, uptime_us=UPTIME_US)
+        self.entropy = self.world.stream(f"entropy {name}")
+        self._executor = self.world.stream(f"executor {name}")
+        self.random = random.Random(self.entropy.integer(0, 1 << 52))
+        self.incarnation = 0
+        self.is_up = False
+        self.is_paused = False
+        self.powered = False
+        self.exit_code: object = None
+        self._wake_us: int | None = None
+        self._busy_us = 0
+        self._task_names = 0
+        self.boot()
+
+    def __repr__(self) -> str:
+        return f"<SimHost {self.name} {self.address}>"
+
+    # Lives and deaths
+
+    def boot(self) -> None:
+        """Start, after a crash: a new loop, empty memory.  What to run on it is up to the caller (`spawn`)."""
+        assert not self.is_up, f"{self.name} runs already"
+        self.incarnation += 1
+        self.is_up, self.is_paused = True, False
+        self.exit_code = None
+        self.loop = SimLoop(self)
+        self.stack = Stack(self)
+        self.signals = Signals(self)
+        self._task_names = 0
+        self._wake_us = None
+        current.numbers[FIELDS + self.number % HOSTS] = self.entropy.integer(0, (1 << 62) - 1)
+        if not self.powered:
+            self.powered = True
+            self.network.target_is_back(self)
+
+    def crash(self, *, power: bool) -> None:
+        """Stop now.  power: of the whole machine, whose peers hear nothing; else of the process, and they are reset."""
+        if not self.is_up:
+            self.powered = self.powered and not power
+            return
+        self.is_up = self.is_paused = False
+        self.powered = not power
+        self._bury()
+        for direction in self.network.directions_to(self):
+            direction.close()
+            direction.opposite.sender = None
+            if not power:
+                direction.opposite.send(RST)
+
+    def pause(self) -> None:
+        """Stand still (SIGSTOP): the clock, the kernel and the connections do not."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+        if self.is_up:
+            self.arm()
+
+    def _bury(self) -> None:
+        loop = self.loop
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        transports = [direction.receiver for direction in self.network.directions_to(self)]
+        _buried.append((loop, tasks, transports, self.stack))
+
+    # Programs
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        """Start a program's coroutine in this host's loop."""
+        assert self.is_up, f"{self.name} does not run; boot it first"
+        return self.loop.create_task(coroutine, name=name)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Run a function as this host's code, in its next turn."""
+        self.loop.call_soon(function, *arguments)
+
+    def runs(self, loop: SimLoop) -> bool:
+        """Whether this loop is the living one."""
+        return self.is_up and loop is self.loop
+
+    def next_task_name(self) -> str:
+        self._task_names += 1
+        return f"Task-{self._task_names}"
+
+    def executor_delay_us(self) -> int:
+        return self._executor.integer(*EXECUTOR_DELAY_US)
+
+    # The world's events
+
+    def wake(self) -> None:
+        """There is something to do now."""
+        self._plan(self.world.now_us)
+
+    def arm(self) -> None:
+        """See to it that the world wakes this host when its loop has something to do."""
+        due_us = self.loop.next_us()
+        if due_us is not None:
+            self._plan(due_us)
+
+    def _plan(self, due_us: int) -> None:
+        due_us = max(due_us, self._busy_us)
+        if self._wake_us is None or due_us < self._wake_us:
+            self._wake_us = due_us
+            self.world.at(due_us, self._woken, due_us)
+
+    def _woken(self, planned_us: int) -> None:
+        if planned_us != self._wake_us:
+            return  # it was woken earlier, for something else
+        self._wake_us = None
+        if self.is_up and not self.is_paused:
+            self._run()
+
+    def _run(self) -> None:
+        world, loop = self.world, self.loop
+        start_us = world.now_us
+        self._enter(loop)
+        try:
+            loop.run_some()
+        except SystemExit as stop:
+            self.exit_code = stop.code
+            self.crash(power=False)
+        finally:
+            self._leave()
+            self._busy_us, world.now_us = world.now_us, start_us
+        self.network.count_callbacks(self._busy_us - start_us)
+        if self.is_up:
+            self.arm()
+
+    def _enter(self, loop: SimLoop) -> None:
+        if current.last is not loop:
+            current.last = loop
+            sys.set_asyncgen_hooks(
+                firstiter=loop._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
+                finalizer=loop._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
+            )
+        current.enter(self, self.world.now_us)
+        events._set_running_loop(loop)
+
+    def _leave(self) -> None:
+        events._set_running_loop(None)
+        current.leave()

@@ -1,0 +1,303 @@
+"""An asyncio event loop on the world's time: one for each life of a simulated host.
+
+Rule: inside a loop everything is in asyncio's own order (ready callbacks first in, first out; timers looked at once a
+turn), for libraries rely on it; chance comes only from when things arrive.  Each callback takes a microsecond of the
+world's time: an exact clock, on which computing takes no time, makes loops spin that wait "for what is left of it"
+(aiokafka's linger).  A host runs ahead of the world by at most LOOKAHEAD_US, less than any delay between hosts, so that
+what it does can be known to no other before its time.
+Knows nothing of how bytes travel (`tcp`) or of crashes (`hosts`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from asyncio import events
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple
+
+from seatrial.sim.escape import current, escape
+from seatrial.sim.shim import WORLD_US
+
+if TYPE_CHECKING:
+    from seatrial.sim.hosts import SimHost
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+CALLBACK_US: Final = 1
+LOOKAHEAD_US: Final = 50
+RESOLUTION_S: Final = 1e-9
+NEVER_US: Final = 1 << 62
+_CANCELLED_MIN: Final = 100  # as in asyncio: so many cancelled timers, and half of all, are swept away
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future whose hash is a counter's number: the order of a set of futures must not depend on addresses."""
+
+    def __init__(self, *, loop: SimLoop) -> None:
+        super().__init__(loop=loop)
+        self._number = loop.next_number()
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class SimTask(asyncio.Task[Any]):
+    """A task, alike."""
+
+    def __init__(self, coroutine: Any, *, loop: SimLoop, **named: Any) -> None:
+        self._number = loop.next_number()
+        super().__init__(coroutine, loop=loop, **named)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _refused(name: str, instead: str) -> Callable[..., NoReturn]:
+    def method(self: Any, *args: Any, **named: Any) -> NoReturn:
+        raise escape(f"loop.{name} is not simulated; {instead}")
+
+    method.__name__ = name
+    return method
+
+
+_DESCRIPTORS: Final = "there are no real descriptors here; use streams, create_connection or create_server"
+_PROCESSES: Final = "make what the process does a host of its own"
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """The event loop of one simulated host; what it cannot do raises SimEscape."""
+
+    add_reader = _refused("add_reader", _DESCRIPTORS)  # type: ignore[assignment]
+    add_writer = _refused("add_writer", _DESCRIPTORS)  # type: ignore[assignment]
+    remove_reader = _refused("remove_reader", _DESCRIPTORS)
+    remove_writer = _refused("remove_writer", _DESCRIPTORS)
+    sock_recv = _refused("sock_recv", _DESCRIPTORS)
+    sock_recv_into = _refused("sock_recv_into", _DESCRIPTORS)
+    sock_sendall = _refused("sock_sendall", _DESCRIPTORS)
+    sock_accept = _refused("sock_accept", _DESCRIPTORS)
+    sock_sendfile = _refused("sock_sendfile", _DESCRIPTORS)
+    sendfile = _refused("sendfile", "read from the simulated disk and write")
+    connect_accepted_socket = _refused("connect_accepted_socket", _DESCRIPTORS)
+    connect_read_pipe = _refused("connect_read_pipe", _DESCRIPTORS)
+    connect_write_pipe = _refused("connect_write_pipe", _DESCRIPTORS)
+    create_unix_connection = _refused("create_unix_connection", "use create_connection with host and port")
+    create_unix_server = _refused("create_unix_server", "use create_server with host and port")
+    create_datagram_endpoint = _refused("create_datagram_endpoint", "only TCP is simulated")
+    start_tls = _refused("start_tls", "OpenSSL's randomness cannot be steered; test without TLS")
+    subprocess_exec = _refused("subprocess_exec", _PROCESSES)
+    subprocess_shell = _refused("subprocess_shell", _PROCESSES)
+
+    def __init__(self, host: SimHost) -> None:
+        self.host = host
+        super().__init__()
+        self.world = host.world
+        self._clock = host.clock
+        self._clock_resolution = RESOLUTION_S
+        self._ready: deque[events.Handle] = deque()
+        self._timers: list[tuple[int, int, events.TimerHandle]] = []
+        self._timer_number = 0
+        self._timer_cancelled_count = 0
+        self._left_of_turn = 0
+
+    def __del__(self) -> None:  # a crashed host's loop was never closed, and says nothing about it
+        return
+
+    # What runs, and when
+
+    def time(self) -> float:
+        return self._clock.now_us() / 1e6
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> events.Handle:
+        handle = events.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        if current.host is not self.host:
+            self.host.wake()
+        return handle
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> events.Handle:
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> events.TimerHandle:
+        return self.call_at(self._clock.now_us() / 1e6 + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> events.TimerHandle:
+        handle = events.TimerHandle(when, callback, args, self, context)
+        due_us = NEVER_US if math.isinf(when) else math.ceil(when * 1e6 - 1e-3)
+        self._timer_number += 1
+        heappush(self._timers, (due_us, self._timer_number, handle))
+        handle._scheduled = True  # type: ignore[attr-defined]
+        if current.host is not self.host:
+            self.host.arm()
+        return handle
+
+    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
+        if not handle._scheduled:  # type: ignore[attr-defined]
+            return
+        self._timer_cancelled_count += 1
+        if self._timer_cancelled_count > _CANCELLED_MIN and self._timer_cancelled_count * 2 > len(self._timers):
+            self._timers = [timer for timer in self._timers if not timer[2]._cancelled]
+            heapify(self._timers)
+            self._timer_cancelled_count = 0
+
+    def next_us(self) -> int | None:
+        """The world's time at which there is something to do; None if there is nothing."""
+        if self._ready:
+            return self.world.now_us
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            self._timer_cancelled_count -= 1
+            heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]
+        if not timers or timers[0][0] >= NEVER_US:
+            return None
+        return self._clock.world_time(timers[0][0])
+
+    def _begin_turn(self) -> int:
+        """Move the timers that are due to the ready callbacks; how many callbacks this turn has."""
+        timers = self._timers
+        if timers:
+            now_us = self._clock.now_us()
+            while timers and timers[0][0] <= now_us:
+                handle = heappop(timers)[2]
+                handle._scheduled = False  # type: ignore[attr-defined]
+                if handle._cancelled:
+                    self._timer_cancelled_count -= 1
+                else:
+                    self._ready.append(handle)
+        return len(self._ready)
+
+    def run_some(self) -> None:
+        """Run turns until there is nothing to do, another event of the world is due, or it is far enough ahead."""
+        world, ready, host = self.world, self._ready, self.host
+        callback_line, numbers, name = host.network.trace.callback, current.numbers, host.name
+        start_us = now_us = world.now_us
+        limit_us = start_us + LOOKAHEAD_US
+        left = self._left_of_turn
+        while now_us < limit_us:
+            if left == 0:
+                other_us = world.next_us()
+                if other_us is not None and other_us < now_us:
+                    break
+                left = self._begin_turn()
+                if left == 0:
+                    break
+            left -= 1
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            now_us += CALLBACK_US
+            world.now_us = numbers[WORLD_US] = now_us
+            callback_line(now_us, name, handle._callback)  # type: ignore[attr-defined]
+            handle._run()
+            if world.halted or not host.runs(self):
+                break
+        self._left_of_turn = left
+        world.events += now_us - start_us
+
+    def run_forever(self) -> None:
+        raise escape("a simulated loop is run by its world; spawn the coroutine on its host and run the world")
+
+    def run_until_complete(self, future: Any) -> NoReturn:
+        raise escape("a simulated loop is run by its world; await the coroutine, or spawn it on its host")
+
+    def is_running(self) -> bool:
+        return current.host is self.host
+
+    # Tasks and futures
+
+    def next_number(self) -> int:
+        return self.host.network.next_number()
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return SimFuture(loop=self)
+
+    def create_task(self, coro: Any, *, name: object = None, **named: Any) -> asyncio.Task[Any]:
+        if self._task_factory is not None:  # type: ignore[attr-defined]
+            return super().create_task(coro, name=name, **named)
+        return SimTask(coro, loop=self, name=name or self.host.next_task_name(), **named)
+
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """`func` runs on the loop after a while; no thread is ever started, whatever the executor."""
+        future: asyncio.Future[T] = self.create_future()
+        self.world.after(self.host.executor_delay_us(), self._executor_done, (future, func, args))
+        return future
+
+    def _executor_done(self, job: tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]) -> None:
+        if self.host.runs(self):
+            self.call_soon(run_job, *job)
+
+    def sleep_us(self, duration_us: int) -> asyncio.Future[None]:
+        """Done after so much of the world's time, whatever the host's clock does: the kernel's and the network's."""
+        future: asyncio.Future[None] = self.create_future()
+        self.world.after(duration_us, self._slept, future)
+        return future
+
+    def _slept(self, future: asyncio.Future[None]) -> None:
+        if self.host.runs(self) and not future.done():
+            future.set_result(None)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        return
+
+    def _write_to_self(self) -> None:
+        return
+
+    def _process_events(self, event_list: Any) -> None:
+        return
+
+    # The network
+
+    async def getaddrinfo(self, host: Any, port: Any, **named: Any) -> Any:
+        return await self.host.stack.getaddrinfo(host, port, **named)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        return str(sockaddr[0]), str(sockaddr[1])
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
+        return await self.host.stack.create_connection(protocol_factory, host, port, **named)
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
+        return await self.host.stack.create_server(protocol_factory, host, port, **named)
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        await self.host.stack.sock_connect(sock, address)
+
+    # What processes have
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
+        self.host.signals.on_loop(sig, lambda: self.call_soon(callback, *args))
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        return self.host.signals.remove(sig)
+
+
+def run_job(future: asyncio.Future[Any], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """What a thread of an executor would have done."""
+    if future.done():
+        return
+    try:
+        result = function(*arguments)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # it is the caller's, who awaits it
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,166 @@
+"""The simulated network: hosts, the directed links between them, and running it all.
+
+    world = World(seed=7)
+    network = SimNetwork(world, Network())
+    server, client = network.add_host("server"), network.add_host("client")
+    server.spawn(serve())
+    asked = client.spawn(ask("server", 80))
+    run(world, 10_000_000, until=asked)
+
+Rule: whatever is looked at in an order is looked at in the order in which it was made.
+Knows nothing of programs, and nothing of the faults' names beyond what a link can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterable
+from typing import Any, Final
+
+from seatrial.sim.case import Network
+from seatrial.sim.escape import current, install
+from seatrial.sim.hosts import SimHost
+from seatrial.sim.links import Link
+from seatrial.sim.stack import LOCAL_NAMES
+from seatrial.sim.tcp import Direction, reset_by_peer
+from seatrial.sim.trace import Trace
+from seatrial.sim.world import World
+
+CALLBACKS_BETWEEN_COLLECTIONS: Final = 50_000
+
+
+class SimNetwork:
+    """Hosts and links of one world; made before the programs on it.
+
+    callbacks: how many ran on all hosts.  trace: what happened, and its digest.
+    """
+
+    def __init__(self, world: World, settings: Network | None = None, *, trace: Trace | None = None) -> None:
+        install()
+        self.world = world
+        self.settings = settings or Network()
+        self.trace = trace or Trace()
+        self.hosts: dict[str, SimHost] = {}
+        self.callbacks = 0
+        self._links: dict[tuple[str, str], Link] = {}
+        self._connections = 0
+        self._numbers = 0
+        self._collect_at = CALLBACKS_BETWEEN_COLLECTIONS
+
+    # Hosts
+
+    def add_host(self, name: str, *, drift_ppm: int = 0, wall_offset_us: int = 0) -> SimHost:
+        """A machine that is up, known to all by its name; its clocks are off by so much.
+
+        Raises:
+            ValueError: there is one of that name.
+        """
+        if name in self.hosts or name in LOCAL_NAMES:
+            raise ValueError(f"there is a host {name!r} already")
+        host = SimHost(self, name, len(self.hosts), drift_ppm=drift_ppm, wall_offset_us=wall_offset_us)
+        self.hosts[name] = host
+        return host
+
+    def resolve(self, name: str, asking: SimHost) -> str | None:
+        """The address of a host's name, or of an address; None if there is none."""
+        if name in LOCAL_NAMES:
+            return asking.address
+        host = self.hosts.get(name) or self.at_address(name)
+        return None if host is None else host.address
+
+    def at_address(self, address: str) -> SimHost | None:
+        return next((host for host in self.hosts.values() if host.address == address), None)
+
+    # Links and connections
+
+    def link(self, source: str, target: str) -> Link:
+        """The directed link between two hosts, by their names."""
+        link = self._links.get((source, target))
+        if link is None:
+            link = self._links[source, target] = Link(self.world, source, target, self.settings)
+        return link
+
+    def links(self) -> Iterable[Link]:
+        """Those that were used or asked for."""
+        return self._links.values()
+
+    def clear(self) -> None:
+        """End everything that was imposed on any link."""
+        for link in list(self._links.values()):
+            link.clear()
+
+    def reset(self, source: str, target: str) -> None:
+        """Break the connections that the first dialled to the second; both programs are told."""
+        link = self.link(source, target)
+        for direction in self._dialled(source, target):
+            for way in (direction, direction.opposite):
+                sender = way.sender
+                way.swallowed = True
+                if sender is not None:
+                    sender.broken(reset_by_peer())
+                way.close()
+            link.bit("reset")
+
+    def half_open(self, source: str, target: str) -> None:
+        """The second forgets the connections that the first dialled to it, and what the first sends is lost."""
+        for direction in self._dialled(source, target):
+            receiver = direction.receiver
+            direction.swallowed = direction.opposite.swallowed = True
+            if receiver is not None:
+                receiver.broken(reset_by_peer())
+            direction.link.bit("half-open")
+
+    def _dialled(self, source: str, target: str) -> list[Direction]:
+        return [way for way in self.link(source, target).directions if way.connection.dialling is way]
+
+    def directions_to(self, host: SimHost) -> list[Direction]:
+        """Of every open connection that this host is an end of, the one towards it."""
+        return [way for link in self._links.values() for way in link.directions if way.target is host]
+
+    def target_is_back(self, host: SimHost) -> None:
+        """What waited for a host without power is sent again."""
+        for direction in self.directions_to(host):
+            direction.link_opened(burst=False)
+
+    # Counting
+
+    def next_connection(self) -> int:
+        self._connections += 1
+        return self._connections
+
+    def next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def count_callbacks(self, count: int) -> None:
+        """Garbage is collected after a fixed number of callbacks: when it is decides which finalizers run when."""
+        self.callbacks += count
+        if self.callbacks >= self._collect_at:
+            self._collect_at += CALLBACKS_BETWEEN_COLLECTIONS
+            gc.collect()
+
+
+def run(world: World, until_us: int, *, until: asyncio.Future[Any] | None = None) -> bool:
+    """Run the world up to that time, or until the future is done; whether it was (True without a future).
+
+    Raises:
+        SimEscape: simulated code tried to leave the simulation, even if it caught the error.
+        EventStorm: too many events.
+    """
+    if until is not None and until.done():
+        return True
+    if until is not None:
+        until.add_done_callback(lambda _: world.halt())
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        world.run(until_us)
+    finally:
+        if collecting:
+            gc.enable()
+    if current.escapes:
+        first = current.escapes[0]
+        current.escapes.clear()
+        raise first
+    return until is None or until.done()
