@@ -14,7 +14,16 @@ from typing import Any
 from seatrial.raft import NotLeader, RaftConfig, RaftNode, ReadState, Ready, Role
 from seatrial.raft.ids import EntryId, Index, NodeId, Term
 from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
-from seatrial.raft.messages import COMMAND, Configuration, Entry, HardState, Message, Snapshot, SnapshotMeta
+from seatrial.raft.messages import (
+    COMMAND,
+    CONFIGURATION,
+    Configuration,
+    Entry,
+    HardState,
+    Message,
+    Snapshot,
+    SnapshotMeta,
+)
 
 Filter = Callable[[Message], bool]
 
@@ -129,6 +138,9 @@ class Disk:
                 break
             found.append(entry)
         return found
+
+    def configuration_indexes(self) -> list[Index]:
+        return [entry.index for entry in self.visible.entries if entry.kind == CONFIGURATION]
 
     def read_snapshot(self) -> Snapshot | None:
         return self.durable.snapshot

@@ -15,6 +15,10 @@ from seatrial.raft.ready import Ready
 ROOM = 1 << 20
 
 
+def log_on(disk: Disk) -> RaftLog:
+    return RaftLog(disk, Configuration([NodeId(1)]))
+
+
 def save(log: RaftLog, disk: Disk) -> None:
     """Begin a save, without finishing it."""
     entries, snapshot = log.begin_save()
@@ -30,12 +34,12 @@ def terms(log: RaftLog) -> list[int | None]:
 
 
 def test_an_empty_log_ends_at_position_zero() -> None:
-    log = RaftLog(Disk())
+    log = log_on(Disk())
     assert (log.first_index, log.last_index, log.last_term, log.term(0), log.term(1)) == (1, 0, 0, 0, None)
 
 
 def test_entries_are_read_from_storage_and_tail_alike() -> None:
-    log = RaftLog(Disk([1, 1, 2]))
+    log = log_on(Disk([1, 1, 2]))
     log.try_append(3, 2, entries_of([2, 3], 4))
     assert log.entries(1, ROOM) == entries_of([1, 1, 2, 2, 3])
     assert log.entries(4, ROOM) == entries_of([2, 3], 4)
@@ -47,7 +51,7 @@ def test_entries_are_read_from_storage_and_tail_alike() -> None:
 def test_reading_is_bounded_in_bytes_but_gives_at_least_one_entry(first: int, fitting: int, in_tail: int) -> None:
     all_terms = [1] * 8
     disk = Disk(all_terms[: 8 - in_tail])
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.try_append(8 - in_tail, 1, entries_of(all_terms[8 - in_tail :], 9 - in_tail))
     one = len(b"1.1") + ENTRY_OVERHEAD_BYTES
     found = log.entries(first, fitting * one)
@@ -56,7 +60,7 @@ def test_reading_is_bounded_in_bytes_but_gives_at_least_one_entry(first: int, fi
 
 def test_a_conflict_replaces_the_tail_and_also_what_is_durable() -> None:
     disk = Disk([1, 1, 1])
-    log = RaftLog(disk)
+    log = log_on(disk)
     assert log.try_append(1, 1, entries_of([2, 2], 2)) == 3
     assert terms(log) == [1, 2, 2]
     assert log.durable_index == 1
@@ -65,7 +69,7 @@ def test_a_conflict_replaces_the_tail_and_also_what_is_durable() -> None:
 
 
 def test_a_committed_entry_is_never_replaced() -> None:
-    log = RaftLog(Disk([1, 1]))
+    log = log_on(Disk([1, 1]))
     log.commit_to(2)
     assert log.try_append(1, 1, entries_of([2, 2], 2)) == 3, "entry 2 is taken as equal, whatever its term"
     assert terms(log) == [1, 1, 2]
@@ -73,12 +77,12 @@ def test_a_committed_entry_is_never_replaced() -> None:
 
 def test_committing_beyond_the_end_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="beyond the last entry"):
-        RaftLog(Disk([1])).commit_to(2)
+        log_on(Disk([1])).commit_to(2)
 
 
 def test_entries_become_durable_in_the_order_of_their_saves() -> None:
     disk = Disk()
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.try_append(0, 0, entries_of([1, 1]))
     save(log, disk)
     log.try_append(2, 1, entries_of([1], 3))
@@ -93,7 +97,7 @@ def test_entries_become_durable_in_the_order_of_their_saves() -> None:
 def test_a_late_save_says_nothing_of_entries_that_replaced_its_own() -> None:
     """Not even when equal ones came back: they are in a later save, and between the two the others may be on disk."""
     disk = Disk()
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.try_append(0, 0, entries_of([1, 1]))
     save(log, disk)
     log.try_append(1, 1, entries_of([2], 2))
@@ -110,7 +114,7 @@ def test_a_late_save_says_nothing_of_entries_that_replaced_its_own() -> None:
 
 def test_only_what_is_committed_and_durable_is_applied() -> None:
     disk = Disk()
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.try_append(0, 0, entries_of([1, 1]))
     save(log, disk)
     log.try_append(2, 1, entries_of([1], 3))
@@ -125,7 +129,7 @@ def test_only_what_is_committed_and_durable_is_applied() -> None:
 
 
 def test_applying_is_bounded_in_bytes_and_goes_on_where_it_stopped() -> None:
-    log = RaftLog(Disk([1] * 5))
+    log = log_on(Disk([1] * 5))
     log.commit_to(5)
     taken = []
     while log.has_work():
@@ -137,7 +141,7 @@ def test_applying_is_bounded_in_bytes_and_goes_on_where_it_stopped() -> None:
 
 def test_the_tail_leaves_memory_once_it_is_applied() -> None:
     disk = Disk()
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.try_append(0, 0, entries_of([1, 1, 1]))
     save(log, disk)
     disk.finish_one()
@@ -151,14 +155,14 @@ def test_the_tail_leaves_memory_once_it_is_applied() -> None:
 def test_a_restart_begins_after_the_snapshot_and_knows_the_saved_commit_index() -> None:
     disk = Disk([1, 1, 1, 2])
     disk.save_snapshot(snapshot_at(2, 1), first_kept=2)
-    log = RaftLog(disk)
+    log = log_on(disk)
     assert (log.first_index, log.last_index, log.commit_index, log.last_applied) == (2, 4, 2, 2)
     assert log.term(1) is None
 
 
 def test_a_restored_snapshot_replaces_the_log_and_blocks_applying_until_it_is_durable() -> None:
     disk = Disk([1, 1])
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.restore(snapshot_at(10, 3))
     assert (log.first_index, log.last_index, log.last_term, log.commit_index) == (11, 10, 3, 10)
     assert log.term(9) is None
@@ -174,7 +178,7 @@ def test_a_restored_snapshot_replaces_the_log_and_blocks_applying_until_it_is_du
 
 def test_a_save_from_before_a_snapshot_does_not_count_after_it() -> None:
     disk = Disk()
-    log = RaftLog(disk)
+    log = log_on(disk)
     log.try_append(0, 0, entries_of([1] * 20))
     save(log, disk)
     log.restore(snapshot_at(10, 3))
@@ -186,7 +190,7 @@ def test_a_save_from_before_a_snapshot_does_not_count_after_it() -> None:
     ("index", "term", "floor", "expected"), [(7, 3, 0, 5), (7, 4, 0, 7), (5, 2, 0, 4), (5, 1, 0, 2), (7, 1, 3, 3)]
 )
 def test_looking_back_for_a_term_skips_later_terms(index: int, term: int, floor: int, expected: int) -> None:
-    log = RaftLog(Disk([1, 1, 2, 2, 3, 4, 4]))
+    log = log_on(Disk([1, 1, 2, 2, 3, 4, 4]))
     assert log.last_not_after(index, term, floor=floor) == expected
 
 
@@ -202,7 +206,7 @@ def test_appending_agrees_with_the_paper_word_for_word(
     prev = min(prev, len(leaders))
     new = entries_of(leaders)[prev : prev + kept]
     prev_term = leaders[prev - 1] if prev else 0
-    log = RaftLog(Disk(own))
+    log = log_on(Disk(own))
     matched = log.try_append(prev, prev_term, new)
 
     model: list[Entry] = entries_of(own)

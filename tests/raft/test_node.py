@@ -261,7 +261,7 @@ def test_descriptions_are_short_whatever_they_describe() -> None:
     many = [Entry(Term(1), Index(index), COMMAND, b"x" * 1000) for index in range(1, 1000)]
     assert describe_entries(many) == "[1/1 (1000 bytes) … 1/999 (1000 bytes): 999 entries]"
     assert describe_message(message_of(InstallSnapshot)).endswith(
-        "snapshot=1/5 of (1 2)&(1 3) learners (4) bytes 0-3 of 3"
+        "snapshot=1/5 of (1 2)&(1 3) learners (4) until told to leave bytes 0-3 of 3"
     )
     assert describe_ready(Ready(None, [], None, [], [], [], [], None)) == ""
     assert len(describe_status(Network(3).elect(1).node.status())) == 3

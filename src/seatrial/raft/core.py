@@ -14,6 +14,7 @@ from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.leadership import Leadership
 from seatrial.raft.log import RaftLog, StableLog
 from seatrial.raft.messages import NOOP, Configuration, Entry, Message, ReadIndexResponse
+from seatrial.raft.quorum import is_voter
 from seatrial.raft.reads import ForwardedReads, ReadState
 from seatrial.raft.roles import CANDIDATE, FOLLOWER, LEADER, LEGAL, PRE_CANDIDATE
 from seatrial.raft.snapshots import IncomingSnapshot
@@ -26,11 +27,13 @@ class Core:
         "_random",
         "config",
         "configuration",
+        "configuration_changed",
         "election_deadline_us",
         "election_timeout_us",
         "election_wait_us",
         "forwarded_reads",
         "incoming_snapshot",
+        "is_joining",
         "leader",
         "leadership",
         "log",
@@ -57,9 +60,11 @@ class Core:
     ) -> None:
         self.config = config
         self.node_id = config.node_id
-        self.log = RaftLog(stable)
-        meta = stable.snapshot_meta
-        self.configuration = configuration if meta is None else meta.configuration
+        self.log = RaftLog(stable, configuration)
+        self.configuration = self.log.configurations.latest  # in effect: the last in the log, committed or not (§6)
+        self.configuration_changed = False  # since the last Ready
+        # It starts without knowing who takes part: perhaps it was a member before, and its disk was replaced.
+        self.is_joining = not self.configuration.voters
         self.term: int = stable.hard_state.term
         self.voted_for = stable.hard_state.voted_for
         self.role: int = FOLLOWER
@@ -99,6 +104,27 @@ class Core:
     def is_sticky(self) -> bool:
         """Does it refuse to help a candidate, because a leader is or was alive just now (dissertation §4.2.3)?"""
         return self.config.check_quorum and (self.role == LEADER or self.now_us < self.sticky_until_us)
+
+    # -- configuration ---------------------------------------------------------------------------------------------
+
+    def adopt_configuration(self) -> None:
+        """The log's latest configuration is another one: it is in effect from now on."""
+        self.log.configuration_changed = False
+        self.configuration = self.log.configurations.latest
+        self.configuration_changed = self.state_changed = True
+
+    def may_campaign(self) -> bool:
+        """A voter may; so may a node whose removal or demotion is not yet committed, for without its vote or its log
+        nobody else might win (dissertation §4.2.2)."""
+        configurations = self.log.configurations
+        if self.is_joining:
+            return False
+        if is_voter(configurations.latest, self.node_id):
+            return True
+        previous = configurations.previous
+        if previous is None or configurations.latest_index <= self.log.commit_index:
+            return False
+        return is_voter(previous, self.node_id)
 
     # -- roles -----------------------------------------------------------------------------------------------------
 
@@ -142,7 +168,8 @@ class Core:
         self._change_role(LEADER)
         self.leader = self.node_id
         index = self.log.last_index + 1
-        leadership = Leadership(self.config, self.configuration, index, self.now_us)
+        leadership = Leadership(self.config, index, self.now_us)
+        leadership.reconfigure(self.configuration, index=self.log.configurations.latest_index, now_us=self.now_us)
         leadership.own.match_index = self.log.durable_index
         self.leadership = leadership
         self.log.append(Entry(Term(self.term), Index(index), NOOP, b""))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from seatrial.raft.inspection import Status
+from seatrial.raft.membership import decode_configuration
 from seatrial.raft.messages import (
     COMMAND,
     CONFIGURATION,
@@ -51,11 +52,13 @@ _FIELDS: Final[dict[type, tuple[str, ...]]] = {
     ReadIndexResponse: ("context", "index"),
     ForwardProposal: ("data",),
 }
-_KINDS: Final = {COMMAND: "", NOOP: " noop", CONFIGURATION: " configuration"}
+_KINDS: Final = {COMMAND: "", NOOP: " noop"}
 
 
 def describe_entry(entry: Entry) -> str:
     """`2/7 "data"`: term 2, index 7."""
+    if entry.kind == CONFIGURATION:
+        return f"{entry.term}/{entry.index} configuration {describe_configuration(decode_configuration(entry.data))}"
     return f"{entry.term}/{entry.index}{_KINDS[entry.kind]}{_data(entry.data)}"
 
 
@@ -85,6 +88,10 @@ def describe_configuration(configuration: Configuration) -> str:
         text += f"&{_group(configuration.voters_outgoing)}"
     if configuration.learners:
         text += f" learners {_group(configuration.learners)}"
+    if configuration.learners_next:
+        text += f" learners next {_group(configuration.learners_next)}"
+    if configuration.voters_outgoing and not configuration.auto_leave:
+        text += " until told to leave"
     return text
 
 
@@ -124,6 +131,8 @@ def describe_ready(ready: Ready) -> str:
     if ready.role_changed is not None:
         role, term, leader = ready.role_changed
         parts.append(f"{role.name.lower()} in term {term}, leader {leader or '-'}")
+    if ready.configuration_changed is not None:
+        parts.append(f"members {describe_configuration(ready.configuration_changed)}")
     if ready.hard_state is not None:
         parts.append(f"save {describe_hard_state(ready.hard_state)}")
     if ready.entries:

@@ -7,6 +7,7 @@ in the same term with a shorter log, and count answers that were given for the l
 
 from __future__ import annotations
 
+from seatrial.marks import reached
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.messages import (
@@ -23,7 +24,7 @@ from seatrial.raft.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
-from seatrial.raft.quorum import LOST, WON, is_voter, vote_outcome
+from seatrial.raft.quorum import LOST, WON, vote_outcome
 from seatrial.raft.roles import CANDIDATE, FOLLOWER, PRE_CANDIDATE
 
 
@@ -60,7 +61,7 @@ def _admit_earlier(core: Core, message: Message) -> bool:
 
 def timed_out(core: Core) -> None:
     """Nothing was heard from a leader for a whole election timeout."""
-    if is_voter(core.configuration, core.node_id):
+    if core.may_campaign():
         campaign(core)
     else:
         core.wait_anew()
@@ -118,7 +119,14 @@ def _count_vote(core: Core, voter: NodeId, *, granted: bool) -> None:
 
 
 def _may_vote(core: Core, candidate: NodeId) -> bool:
-    """One vote in a term, and none once a leader of the term is known."""
+    """One vote in a term, and none once a leader of the term is known; whether either is a member is no matter (§6).
+
+    None, too, while it is joining: a node whose disk was replaced does not know for whom it voted, nor what it had
+    acknowledged.  It gets its vote back when it holds all that its leader knew to be committed.
+    """
+    if core.is_joining:
+        reached("a joining node was asked for its vote")
+        return False
     if "forget-vote" in core.config.unsafe:
         return True
     return core.voted_for == candidate or (core.voted_for is None and core.leader is None)
@@ -126,7 +134,8 @@ def _may_vote(core: Core, candidate: NodeId) -> bool:
 
 def on_pre_vote(core: Core, message: PreVote) -> None:
     granted = (
-        (message.term > core.term or (message.term == core.term and _may_vote(core, message.sender)))
+        not core.is_joining
+        and (message.term > core.term or (message.term == core.term and _may_vote(core, message.sender)))
         and not core.is_sticky()
         and core.log.is_up_to_date(message.last_log_index, message.last_log_term)
     )
@@ -162,5 +171,5 @@ def on_request_vote_response(core: Core, message: RequestVoteResponse) -> None:
 
 def on_timeout_now(core: Core, message: TimeoutNow) -> None:
     """The leader hands over: campaign at once, without asking whether that makes sense (dissertation §3.10)."""
-    if core.role in (FOLLOWER, PRE_CANDIDATE) and is_voter(core.configuration, core.node_id):
+    if core.role in (FOLLOWER, PRE_CANDIDATE) and core.may_campaign():
         _request_votes(core, leadership_transfer=True)

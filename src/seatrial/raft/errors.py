@@ -31,3 +31,16 @@ class ProposalDropped(ProposalRefused):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class ConfigurationRefused(ProposalRefused):
+    """The change of members is not begun, and why; the message says what to do.
+
+    code: for programs, one of "pending" (another change is under way), "no-own-commit" (the leader is too new),
+    "unknown-node", "already" (it is what it would become), "no-voter" (none would be left), "not-a-learner" and
+    "not-caught-up" (of a voter to be), "not-joint", "repeated", "empty".
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

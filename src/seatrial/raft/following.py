@@ -43,7 +43,11 @@ def on_append_entries(core: Core, message: AppendEntries) -> None:
     if matched is None:
         _refuse(core, message)
         return
+    if log.configuration_changed:
+        core.adopt_configuration()
     log.commit_to(min(message.leader_commit, matched))
+    if core.is_joining and core.configuration.voters and matched >= message.leader_commit:
+        core.is_joining = False
     core.messages_after_save.append(
         AppendEntriesResponse(core.node_id, message.sender, message.term, True, Index(matched), Index(0), Term(0))
     )
@@ -100,7 +104,7 @@ def _install(core: Core, snapshot: Snapshot) -> None:
         core.log.commit_to(meta.last_included_index)  # the log holds it all: keep the entries that follow (§7)
         return
     core.log.restore(snapshot)
-    core.configuration = meta.configuration
+    core.adopt_configuration()
 
 
 def _answer_chunk(core: Core, message: InstallSnapshot, next_offset: int) -> None:

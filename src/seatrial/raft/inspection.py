@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
+from seatrial.raft.messages import Configuration
 from seatrial.raft.progress import SNAPSHOT, STATE_NAMES, Progress
 from seatrial.raft.roles import Role
 
@@ -25,6 +26,7 @@ class PeerProgress:
     inflight_bytes: int
     last_response_us: int
     is_learner: bool
+    caught_up: bool  # it acknowledged all that was committed, so that it may become a voter
     snapshot_offset: int | None  # bytes of the snapshot that it is known to have; None unless one is being sent
 
 
@@ -46,6 +48,8 @@ class Status:
     transfer_to: NodeId | None
     uncommitted_bytes: int
     pending_reads: int
+    configuration: Configuration  # in effect: the latest in the log
+    configuration_index: Index  # of the entry that brought it, or of the snapshot; 0: as at the start
     peers: Mapping[NodeId, PeerProgress] = field(default_factory=dict)  # of a leader, in the order of node ids
 
 
@@ -53,6 +57,7 @@ def status_of(core: Core) -> Status:
     log, leadership = core.log, core.leadership
     meta = log.snapshot_meta
     learners = core.configuration.learners
+    peers = [] if leadership is None else [peer for peer in leadership.peers if not peer.is_leaving()]
     return Status(
         node_id=core.node_id,
         role=Role(core.role),
@@ -68,7 +73,9 @@ def status_of(core: Core) -> Status:
         transfer_to=None if leadership is None else leadership.transfer_to,
         uncommitted_bytes=0 if leadership is None else leadership.uncommitted_bytes,
         pending_reads=len(core.forwarded_reads) + (0 if leadership is None else len(leadership.reads)),
-        peers={} if leadership is None else {p.node_id: _peer(p, p.node_id in learners) for p in leadership.peers},
+        configuration=core.configuration,
+        configuration_index=Index(log.configurations.latest_index),
+        peers={peer.node_id: _peer(peer, peer.node_id in learners) for peer in peers},
     )
 
 
@@ -81,5 +88,6 @@ def _peer(progress: Progress, is_learner: bool) -> PeerProgress:
         inflight_bytes=progress.window.bytes,
         last_response_us=progress.last_response_us,
         is_learner=is_learner,
+        caught_up=progress.caught_up,
         snapshot_offset=progress.snapshot_offset if progress.state == SNAPSHOT else None,
     )

@@ -6,13 +6,18 @@ Knows nothing of messages or of the log.
 
 from __future__ import annotations
 
+from typing import Final
+
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import NodeId
 from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
+from seatrial.raft.membership import members
 from seatrial.raft.messages import Configuration, Entry, Snapshot
 from seatrial.raft.progress import SNAPSHOT, Progress, Window
 from seatrial.raft.quorum import joint_reached
 from seatrial.raft.reads import Lease, ReadQueue
+
+_FAREWELL_TIMEOUTS: Final = 4  # election timeouts in which a removed node is told that it was
 
 
 class Batch:
@@ -34,8 +39,10 @@ class Leadership:
 
     __slots__ = (
         "batch",
+        "config",
         "dirty",
         "first_index",
+        "former",
         "heartbeat_deadline_us",
         "lease",
         "outgoing",
@@ -43,25 +50,27 @@ class Leadership:
         "peers",
         "progress",
         "reads",
+        "resign_deadline_us",
         "round",
         "snapshot",
         "transfer_deadline_us",
         "transfer_to",
         "uncommitted_bytes",
+        "unsettled",
         "voters",
     )
 
-    def __init__(self, config: RaftConfig, configuration: Configuration, next_index: int, now_us: int) -> None:
+    def __init__(self, config: RaftConfig, next_index: int, now_us: int) -> None:
+        """`reconfigure` follows, which says who takes part."""
+        self.config = config
         self.first_index = next_index  # of the entry that opens this leadership
         self.own = Progress(config.node_id, next_index, now_us, Window(1, 1))  # match_index: durable here
-        self.progress: dict[NodeId, Progress] = {}
-        members = {*configuration.voters, *configuration.voters_outgoing, *configuration.learners}
-        for node_id in sorted(members - {config.node_id}):
-            window = Window(config.max_inflight_messages, config.max_inflight_bytes)
-            self.progress[node_id] = Progress(node_id, next_index, now_us, window)
-        self.peers = list(self.progress.values())
-        self.voters = [self._of(node_id) for node_id in configuration.voters]
-        self.outgoing = [self._of(node_id) for node_id in configuration.voters_outgoing]
+        self.progress: dict[NodeId, Progress] = {}  # of the members, and for a while of those that were removed
+        self.former: set[NodeId] = set()  # who was removed during this leadership
+        self.peers: list[Progress] = []  # everyone that it sends to
+        self.voters: list[Progress] = []
+        self.outgoing: list[Progress] = []
+        self.unsettled = True  # the configuration may want something of the leader (`reconfiguring.see_to`)
         self.heartbeat_deadline_us = now_us + config.heartbeat_us
         self.round = 0  # of heartbeats
         self.reads = ReadQueue()
@@ -69,9 +78,45 @@ class Leadership:
         self.snapshot: Snapshot | None = None  # shared by all peers that are being sent one
         self.transfer_to: NodeId | None = None
         self.transfer_deadline_us = 0
+        self.resign_deadline_us = 0  # of a leader that is no voter any more; 0: not yet
         self.uncommitted_bytes = 0
         self.batch: Batch | None = None  # the last one cut, while sending
         self.dirty = True  # there may be something to send to a peer
+
+    def reconfigure(self, configuration: Configuration, *, index: int, now_us: int) -> None:
+        """Send to, and count, whoever takes part by the configuration that entry `index` brought."""
+        config, own_id = self.config, self.own.node_id
+        taking_part = members(configuration)
+        for node_id, progress in self.progress.items():
+            if node_id not in taking_part and not progress.is_leaving():
+                progress.left_at(index, now_us + _FAREWELL_TIMEOUTS * config.election_timeout_us)
+                self.former.add(node_id)
+        for node_id in taking_part:
+            known = self.progress.get(node_id)
+            if node_id == own_id or (known is not None and not known.is_leaving()):
+                continue
+            window = Window(config.max_inflight_messages, config.max_inflight_bytes)
+            progress = Progress(node_id, max(self.first_index, index), now_us, window)
+            if node_id in self.former:
+                progress.proven_from = index
+            self.progress[node_id] = progress
+        self.voters = [self._of(node_id) for node_id in configuration.voters]
+        self.outgoing = [self._of(node_id) for node_id in configuration.voters_outgoing]
+        self.peers = [self.progress[node_id] for node_id in sorted(self.progress)]
+        self.unsettled = self.dirty = True
+        self.forget_snapshot_unless_needed()
+
+    def dismiss(self, now_us: int) -> bool:
+        """Part with removed nodes that know of it, or that were given time enough; True if some still do not know."""
+        waits = False
+        for progress in [progress for progress in self.peers if progress.is_leaving()]:
+            if progress.knows_that_it_left() or now_us >= progress.leave_deadline_us:
+                del self.progress[progress.node_id]
+                self.peers.remove(progress)
+                self.forget_snapshot_unless_needed()
+            else:
+                waits = True
+        return waits
 
     def _of(self, node_id: NodeId) -> Progress:
         return self.own if node_id == self.own.node_id else self.progress[node_id]

@@ -4,6 +4,8 @@
     └──── StableLog ─────────┘└──── tail (in memory) ────────┘
                                   … durable_index … unsaved
 
+With it goes what its entries say of who takes part (`configurations`), which follows every append and truncation.
+
 Rule: an entry leaves the tail only when it is durable, committed and handed out to be applied; committed entries are
 never replaced.  Knows nothing of roles, terms' meaning or other nodes.
 """
@@ -14,8 +16,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from seatrial.marks import reached
 from seatrial.raft.ids import Index, Term
-from seatrial.raft.messages import Entry, HardState, Snapshot, SnapshotMeta
+from seatrial.raft.membership import ConfigurationHistory, decode_configuration
+from seatrial.raft.messages import CONFIGURATION, Configuration, Entry, HardState, Snapshot, SnapshotMeta
 
 ENTRY_OVERHEAD_BYTES: Final = 16  # so that a batch of empty commands is bounded as well
 
@@ -42,6 +46,9 @@ class StableLog(Protocol):
 
     def entries(self, first: Index, last: Index, max_bytes: int) -> list[Entry]: ...
 
+    def configuration_indexes(self) -> Sequence[Index]:
+        """Of the entries of kind CONFIGURATION, ascending; asked for once, at the start, to spare a read of the log."""
+
     def read_snapshot(self) -> Snapshot | None: ...
 
 
@@ -66,13 +73,16 @@ class RaftLog:
         "_tail_first",
         "_unsaved_first",
         "commit_index",
+        "configuration_changed",
+        "configurations",
         "durable_index",
         "installing",
         "last_applied",
         "last_index",
     )
 
-    def __init__(self, stable: StableLog) -> None:
+    def __init__(self, stable: StableLog, initial: Configuration) -> None:
+        """`initial`: who takes part where neither a snapshot nor an entry says so."""
         meta = stable.snapshot_meta
         snapshot_index = 0 if meta is None else meta.last_included_index
         last = max(stable.last_index, snapshot_index)
@@ -87,6 +97,14 @@ class RaftLog:
         self.durable_index = last
         self.commit_index = min(max(stable.hard_state.commit_index, snapshot_index), last)
         self.last_applied = snapshot_index  # up to where committed entries were handed out
+        self.configurations = ConfigurationHistory(initial)
+        self.configuration_changed = False  # since the last look at it: the latest of `configurations` is another
+        if meta is not None:
+            self.configurations.restart_at(snapshot_index, meta.configuration)
+        for index in stable.configuration_indexes():
+            if index > snapshot_index:
+                entry = stable.entries(index, index, 1)[0]
+                self.configurations.append(index, decode_configuration(entry.data))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -166,6 +184,16 @@ class RaftLog:
         assert entry.index == self.last_index + 1, f"{entry} does not follow {self.last_index}"
         self._tail.append(entry)
         self.last_index += 1
+        if entry.kind == CONFIGURATION:
+            self._take_configuration(entry)
+
+    def _take_configuration(self, entry: Entry) -> None:
+        """In effect from here on, committed or not (§6)."""
+        meta = self.snapshot_meta
+        if meta is not None:
+            self.configurations.forget_before(meta.last_included_index)
+        self.configurations.append(entry.index, decode_configuration(entry.data))
+        self.configuration_changed = True
 
     def try_append(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> int | None:
         """A leader's entries after (`prev_index`, `prev_term`): the last index known to be equal to the leader's.
@@ -185,8 +213,12 @@ class RaftLog:
         for position, entry in enumerate(entries):
             index += 1
             if index > last:
-                self._tail.extend(entries[position:] if position else entries)
+                new = entries[position:] if position else entries
+                self._tail.extend(new)
                 self.last_index = prev_index + len(entries)
+                for entry in new:
+                    if entry.kind == CONFIGURATION:
+                        self._take_configuration(entry)
                 break
             if self.term(index) != entry.term:
                 self._replace_from(index, entries[position:])
@@ -202,6 +234,12 @@ class RaftLog:
             self._tail = list(entries)
             self._tail_first = index
         self.last_index = self._tail_first + len(self._tail) - 1
+        if self.configurations.truncate_from(index):
+            reached("a configuration was rolled back by truncation")
+            self.configuration_changed = True
+        for entry in entries:
+            if entry.kind == CONFIGURATION:
+                self._take_configuration(entry)
         self._forget_saves_from(index)
         if self._unsaved_first > index:
             self._unsaved_first = index
@@ -235,6 +273,8 @@ class RaftLog:
         self.last_index = meta.last_included_index
         self._forget_saves_from(1)
         self.commit_index = meta.last_included_index
+        self.configurations.restart_at(meta.last_included_index, meta.configuration)
+        self.configuration_changed = True
 
     # -- what the driver does for it ---------------------------------------------------------------------------------
 

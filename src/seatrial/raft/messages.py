@@ -14,7 +14,7 @@ from seatrial.raft.ids import Index, NodeId, Term
 
 COMMAND: Final = 0  # an entry for the state machine
 NOOP: Final = 1  # a new leader's first entry (§5.4.2, §8)
-CONFIGURATION: Final = 2  # an entry that changes the voters
+CONFIGURATION: Final = 2  # an entry that holds who takes part from it on (`membership.encode_configuration`)
 
 
 class Entry:
@@ -63,30 +63,40 @@ class HardState:
 
 
 class Configuration:
-    """Who takes part.  `voters_outgoing` is not empty only during joint consensus (§6)."""
+    """Who takes part.  `voters_outgoing` is not empty only during joint consensus (§6).
 
-    __slots__ = ("learners", "voters", "voters_outgoing")
+    learners_next: outgoing voters that become learners when joint consensus is left.  auto_leave: the leader leaves it
+    by itself once it is committed.  Without voters it is unknown: of a new node that no leader has told yet.
+    """
+
+    __slots__ = ("auto_leave", "learners", "learners_next", "voters", "voters_outgoing")
 
     def __init__(
         self,
         voters: Sequence[NodeId],
         voters_outgoing: Sequence[NodeId] = (),
         learners: Sequence[NodeId] = (),
+        learners_next: Sequence[NodeId] = (),
+        auto_leave: bool = False,
     ) -> None:
         self.voters = tuple(sorted(voters))
         self.voters_outgoing = tuple(sorted(voters_outgoing))
         self.learners = tuple(sorted(learners))
+        self.learners_next = tuple(sorted(learners_next))
+        self.auto_leave = auto_leave
+
+    def _all(self) -> tuple[object, ...]:
+        return (self.voters, self.voters_outgoing, self.learners, self.learners_next, self.auto_leave)
 
     def __repr__(self) -> str:
-        return f"Configuration({self.voters}, {self.voters_outgoing}, {self.learners})"
+        joint = f", {self.learners_next}, auto_leave={self.auto_leave}" if self.voters_outgoing else ""
+        return f"Configuration({self.voters}, {self.voters_outgoing}, {self.learners}{joint})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Configuration) and (
-            (self.voters, self.voters_outgoing, self.learners) == (other.voters, other.voters_outgoing, other.learners)
-        )
+        return isinstance(other, Configuration) and self._all() == other._all()
 
     def __hash__(self) -> int:
-        return hash((self.voters, self.voters_outgoing, self.learners))
+        return hash(self._all())
 
 
 class SnapshotMeta:

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from seatrial.raft import election, following, proposing, reading, replication, transfer
+from seatrial.raft import election, following, proposing, reading, reconfiguring, replication, transfer
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.core import Core
 from seatrial.raft.errors import NotLeader
 from seatrial.raft.ids import EntryId, Index, NodeId, Term
 from seatrial.raft.inspection import Status, status_of
 from seatrial.raft.log import StableLog
+from seatrial.raft.membership import ConfigurationChange
 from seatrial.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -42,7 +43,6 @@ from seatrial.raft.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
-from seatrial.raft.quorum import is_voter
 from seatrial.raft.reads import ReadState
 from seatrial.raft.ready import Ready, SoftState
 from seatrial.raft.roles import CANDIDATE, LEADER, Role
@@ -53,11 +53,12 @@ class RaftNode:
 
     stable: what survived of an earlier life; the driver restores the machine from its snapshot and hands the node's
         `ready.committed` on from there.
-    configuration: the members at the start; a snapshot in `stable` knows better, and wins.
+    configuration: the members when the group began, the same on each of them; without voters on a node that is to be
+        added later.  A snapshot in `stable` knows better, and so does an entry that changed them.
     random: floats in [0, 1), for election timeouts.
     """
 
-    __slots__ = ("_core", "_saved", "_taken", "_told")
+    __slots__ = ("_core", "_saved", "_taken", "_told", "_told_configuration")
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class RaftNode:
         self._core = Core(config, stable, configuration, random, now_us)
         self._saved = stable.hard_state  # handed out to be saved, or found saved
         self._told = self._soft_state()  # handed out as `role_changed`
+        self._told_configuration = self._core.configuration
         self._taken: deque[Ready] = deque()  # handed out and not yet advanced
 
     # -- what happens to it ------------------------------------------------------------------------------------------
@@ -147,11 +149,31 @@ class RaftNode:
             raise NotLeader(core.leader)
         transfer.begin(core, core.leadership, to)
 
-    def campaign(self, now_us: int) -> None:
-        """Stand for election now; ignored on a leader or learner, or where a lease may rely on this node."""
+    def propose_configuration(self, change: ConfigurationChange, now_us: int) -> EntryId:
+        """Change who takes part; the result is in effect here at once, and done when its entry is committed.
+
+        Of joint consensus this is the entry that begins it; a further one leaves it.  Add nodes as learners first, and
+        make them voters once they have caught up.  Raises NotLeader, ProposalDropped during a transfer, and
+        ConfigurationRefused, of which nothing was appended.
+        """
         core = self._core
         core.now_us = now_us
-        if core.role == LEADER or not is_voter(core.configuration, core.node_id):
+        return reconfiguring.propose(core, change)
+
+    def leave_joint(self, now_us: int) -> EntryId:
+        """Leave joint consensus that was entered with `explicit_leave`.  Raises as `propose_configuration`."""
+        core = self._core
+        core.now_us = now_us
+        return reconfiguring.leave_joint(core)
+
+    def campaign(self, now_us: int) -> None:
+        """Stand for election now.
+
+        Ignored on a leader, a learner, who was removed, or where a lease may rely on this node.
+        """
+        core = self._core
+        core.now_us = now_us
+        if core.role == LEADER or not core.may_campaign():
             return
         if not (core.config.lease_reads and core.is_sticky()):
             election.campaign(core)
@@ -177,12 +199,14 @@ class RaftNode:
         if leadership is not None and leadership.dirty:
             replication.flush(core, leadership)
         entries, snapshot = core.log.begin_save()
-        hard_state = soft_state = None
+        hard_state = soft_state = configuration = None
         if core.state_changed or entries or snapshot is not None:
             hard_state = self._unsaved_hard_state(bool(entries) or snapshot is not None)
         if core.state_changed:
             soft_state = self._untold_soft_state()
             core.state_changed = False
+            if core.configuration_changed:
+                configuration = self._untold_configuration()
         committed = core.log.take_committed(core.config.max_message_bytes)
         if leadership is not None and committed:
             proposing.handed_out(leadership, committed)
@@ -195,6 +219,7 @@ class RaftNode:
             committed,
             self._take_answerable() if core.read_states else [],
             soft_state,
+            configuration,
         )
         core.messages = []
         core.messages_after_save = []
@@ -246,6 +271,14 @@ class RaftNode:
         self._told = state
         return state
 
+    def _untold_configuration(self) -> Configuration | None:
+        core = self._core
+        core.configuration_changed = False
+        if core.configuration == self._told_configuration:
+            return None
+        self._told_configuration = core.configuration
+        return core.configuration
+
     # -- looking at it -----------------------------------------------------------------------------------------------
 
     @property
@@ -287,7 +320,21 @@ class RaftNode:
 
     @property
     def configuration(self) -> Configuration:
+        """In effect: the latest in the log, committed or not.  Without voters it is not known yet."""
         return self._core.configuration
+
+    @property
+    def configuration_index(self) -> Index:
+        """Of the entry that brought `configuration`, or of the snapshot that did; 0: the one at the start."""
+        return Index(self._core.log.configurations.latest_index)
+
+    @property
+    def committed_configuration(self) -> Configuration:
+        return self.configuration_at(self.commit_index)
+
+    def configuration_at(self, index: Index) -> Configuration:
+        """What a snapshot up to `index` must carry.  Raises ValueError for an index before the newest snapshot's."""
+        return self._core.log.configurations.at(index)
 
     def entry_term(self, index: Index) -> Term | None:
         """Of an entry in the log, durable or not, or of the snapshot's last; None where it is not known."""

@@ -64,12 +64,16 @@ class Progress:
 
     __slots__ = (
         "acked_round",
+        "caught_up",
         "commit_sent",
         "last_response_us",
+        "leave_deadline_us",
+        "left_index",
         "match_index",
         "next_index",
         "node_id",
         "paused",
+        "proven_from",
         "responded",
         "snapshot",
         "snapshot_offset",
@@ -90,6 +94,37 @@ class Progress:
         self.last_response_us = now_us
         self.snapshot: Snapshot | None = None  # being sent
         self.snapshot_offset = 0  # where the chunk that is out begins
+        self.caught_up = False  # has it acknowledged, in one stretch, all that was committed when its answer came?
+        self.left_index = 0  # of the configuration that removed it; 0: it takes part
+        self.leave_deadline_us = 0
+        # Of a node that comes back: an acknowledgement below may be one of its former life, whose disk may be lost.
+        self.proven_from = 0
+
+    # -- leaving and coming back -------------------------------------------------------------------------------------
+
+    def left_at(self, index: int, deadline_us: int) -> None:
+        """The configuration at `index` removed it: it is to be told, and not counted."""
+        self.left_index = index
+        self.leave_deadline_us = deadline_us
+
+    def is_leaving(self) -> bool:
+        return self.left_index > 0
+
+    def knows_that_it_left(self) -> bool:
+        """It has the configuration that removed it, and was sent word that this is committed."""
+        return self.match_index >= self.left_index and self.commit_sent >= self.left_index
+
+    def unproven(self, match_index: int) -> bool:
+        """An acknowledgement below `proven_from`: not counted, but gone on from; if it was wrong, the peer refuses
+        what follows.  False if it says nothing new."""
+        if self.state != PROBE or match_index < self.next_index:
+            return False
+        self.next_index = match_index + 1
+        self.paused = False
+        self.responded = True
+        return True
+
+    # -- its log -----------------------------------------------------------------------------------------------------
 
     def is_paused(self) -> bool:
         if self.state == REPLICATE:
@@ -116,6 +151,7 @@ class Progress:
         self.snapshot = None
         self.snapshot_offset = 0
         self.window.clear()
+        self.caught_up = False
 
     def sent(self, last_index: int, size: int) -> None:
         """Entries up to `last_index` went out."""

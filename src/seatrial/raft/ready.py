@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from seatrial.raft.ids import NodeId, Term
-from seatrial.raft.messages import Entry, HardState, Message, Snapshot
+from seatrial.raft.messages import Configuration, Entry, HardState, Message, Snapshot
 from seatrial.raft.reads import ReadState
 from seatrial.raft.roles import Role
 
@@ -37,11 +37,15 @@ class Ready:
         then replaces it and all after it.  snapshot: received from the leader, to save in the place of the whole log,
         and to restore the machine from once durable.
     committed: to apply, in order; durable here.  reads: may be answered once `committed` is applied; index 0: refused.
+    configuration_changed: who takes part from now on, where that is another configuration than was told last, or
+        None: add peers that are new to the transport.  Keep the way to one that was removed open for a while, for its
+        leader is still telling it.
     role_changed: the new role, term and leader where one of them changed, or None.
     """
 
     __slots__ = (
         "committed",
+        "configuration_changed",
         "entries",
         "hard_state",
         "messages",
@@ -62,6 +66,7 @@ class Ready:
         committed: list[Entry],
         reads: list[ReadState],
         role_changed: SoftState | None,
+        configuration_changed: Configuration | None = None,
     ) -> None:
         self.hard_state = hard_state
         self.entries = entries
@@ -72,3 +77,4 @@ class Ready:
         self.committed = committed
         self.reads = reads
         self.role_changed = role_changed
+        self.configuration_changed = configuration_changed

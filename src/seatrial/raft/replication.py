@@ -7,6 +7,7 @@ came together go together.
 
 from __future__ import annotations
 
+from seatrial.raft import reconfiguring
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.leadership import Batch, Leadership
@@ -114,14 +115,25 @@ def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> No
     if not message.success:
         _refused(core, leadership, progress, message)
         return
+    if message.match_index < progress.proven_from:
+        if progress.unproven(message.match_index):
+            leadership.dirty = True
+        return
     advanced = progress.acknowledged(message.match_index)
     if progress.state == PROBE or (progress.state == SNAPSHOT and progress.match_index + 1 >= core.log.first_index):
         progress.become_replicate()
         leadership.forget_snapshot_unless_needed()
     if advanced:
         maybe_commit(core, leadership)
+        if core.leadership is not leadership:
+            return  # committed its own removal, and stepped down
+        progress.caught_up |= message.match_index >= core.log.commit_index
         if leadership.transfer_to == progress.node_id:
             hand_over_if_ready(core, leadership)
+        if leadership.unsettled:
+            reconfiguring.see_to(core, leadership)
+            if core.leadership is not leadership:
+                return
     if progress.next_index <= core.log.last_index or progress.commit_sent < core.log.commit_index:
         leadership.dirty = True
 
@@ -141,6 +153,8 @@ def maybe_commit(core: Core, leadership: Leadership) -> None:
     if index > core.log.commit_index and core.log.term(index) == core.term:
         core.log.commit_to(index)
         leadership.dirty = True
+        if leadership.unsettled:
+            reconfiguring.see_to(core, leadership)
 
 
 def own_disk_advanced(core: Core, leadership: Leadership) -> None:
@@ -161,6 +175,10 @@ def beat(core: Core, leadership: Leadership) -> None:
         core.become_follower(core.term, None)
         return
     abort_if_late(core, leadership)
+    if leadership.unsettled:
+        reconfiguring.see_to(core, leadership)
+        if core.leadership is not leadership:
+            return
     begin_round(core, leadership)
     broadcast_heartbeat(core, leadership)
 
@@ -261,8 +279,10 @@ def on_install_snapshot_response(core: Core, message: InstallSnapshotResponse) -
     if snapshot is None or snapshot.meta.last_included_index != message.last_included_index:
         return
     if message.next_offset >= len(snapshot.data):
-        progress.acknowledged(message.last_included_index)
+        if message.last_included_index >= progress.proven_from:
+            progress.acknowledged(message.last_included_index)
         progress.become_probe()
+        progress.unproven(message.last_included_index)
         leadership.forget_snapshot_unless_needed()
         maybe_commit(core, leadership)
         leadership.dirty = True

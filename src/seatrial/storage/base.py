@@ -41,6 +41,9 @@ class GroupStorage(Protocol):
         Raises DamagedLog where one that was written cannot be read back.
         """
 
+    def configuration_indexes(self) -> Sequence[Index]:
+        """Of the entries of kind CONFIGURATION that are kept, ascending; known without reading the log."""
+
     def read_snapshot(self) -> Snapshot | None:
         """The newest durable snapshot, read from disk."""
 

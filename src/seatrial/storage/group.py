@@ -12,7 +12,7 @@ from typing import Final
 
 from seatrial.env import Buffer
 from seatrial.raft.ids import GroupId, Index, Term
-from seatrial.raft.messages import Entry, HardState, Snapshot, SnapshotMeta
+from seatrial.raft.messages import CONFIGURATION, Entry, HardState, Snapshot, SnapshotMeta
 from seatrial.storage.batch_write import GroupWrite, Settings
 from seatrial.storage.errors import DamagedLog
 from seatrial.storage.frames import BATCH_SIZE, FRAME, NOWHERE, Batch, Place, pack_entries, seed_of, unpack_entry
@@ -153,6 +153,9 @@ class SegmentGroup:
             self._cold = segment
         return segment
 
+    def configuration_indexes(self) -> Sequence[Index]:
+        return [Index(index) for index in self._index.configurations]
+
     def read_snapshot(self) -> Snapshot | None:
         """Raises DamagedLog where it cannot be read back."""
         if self._meta is None:
@@ -196,6 +199,8 @@ class SegmentGroup:
         index.extend(first, [entry.term for entry in entries])
         for entry in entries:
             recent[entry.index] = entry
+            if entry.kind == CONFIGURATION:
+                index.mark_configuration(entry.index)
         self._pending.extend(entries)
         self._pending_first = min(self._pending_first, first)
 

@@ -1,4 +1,4 @@
-"""Where each entry of a group lies on disk, and its term: 20 bytes of memory an entry.
+"""Where each entry of a group lies on disk, and its term: 20 bytes of memory an entry; and which are configurations.
 
 The terms are those of the log as it was last saved; the places are filled in as entries are written, so they may
 lag behind (an entry without its place is in memory).  A lower index than the last supersedes everything from it on.
@@ -19,13 +19,14 @@ _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 class LogIndex:
     """Terms of entries [first, last], and places of those that were written."""
 
-    __slots__ = ("_lengths", "_places", "_terms", "first")
+    __slots__ = ("_configurations", "_lengths", "_places", "_terms", "first")
 
     def __init__(self, first: int = 1) -> None:
         self.first = first
         self._terms = array("Q")
         self._places = array("Q")
         self._lengths = array("I")
+        self._configurations: list[int] = []  # indexes of the entries that changed who takes part: few
 
     @property
     def last(self) -> int:
@@ -41,7 +42,18 @@ class LogIndex:
         assert 0 <= at <= len(self._terms), f"entry {first} leaves a gap in [{self.first}, {self.last}]"
         if at < len(self._terms):
             del self._terms[at:]
+            while self._configurations and self._configurations[-1] >= first:
+                self._configurations.pop()
         self._terms.extend(terms)
+
+    def mark_configuration(self, index: int) -> None:
+        """The entry, which is the last marked so far, is of kind CONFIGURATION."""
+        self._configurations.append(index)
+
+    @property
+    def configurations(self) -> list[int]:
+        """Indexes of the marked entries, ascending."""
+        return [index for index in self._configurations if index >= self.first]
 
     def put(self, index: int, sequence: int, offset: int, length: int) -> None:
         """The place of an entry's frame; places of later entries are forgotten, as they are superseded."""
@@ -76,10 +88,12 @@ class LogIndex:
             del self._places[:count]
             del self._lengths[:count]
             self.first = first
+            self._configurations = self.configurations
 
     def reset(self, first: int) -> None:
         """An empty log that begins at `first`."""
         self.first = first
+        self._configurations.clear()
         del self._terms[:]
         del self._places[:]
         del self._lengths[:]

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from seatrial.raft.ids import GroupId, Index, Term
-from seatrial.raft.messages import Entry, HardState, Snapshot, SnapshotMeta
+from seatrial.raft.messages import CONFIGURATION, Entry, HardState, Snapshot, SnapshotMeta
 
 Defer = Callable[[Callable[[], None]], object]
 
@@ -65,6 +65,9 @@ class MemoryGroup:
                 break
             found.append(entry)
         return found
+
+    def configuration_indexes(self) -> Sequence[Index]:
+        return [entry.index for entry in self._entries if entry.kind == CONFIGURATION]
 
     def read_snapshot(self) -> Snapshot | None:
         return self._snapshot

@@ -12,14 +12,15 @@ import struct
 from typing import Final
 
 from seatrial.env import Files
-from seatrial.raft.ids import GroupId, Index, NodeId, Term
-from seatrial.raft.messages import Configuration, Snapshot, SnapshotMeta
+from seatrial.raft.ids import GroupId, Index, Term
+from seatrial.raft.membership import decode_configuration, encode_configuration
+from seatrial.raft.messages import Snapshot, SnapshotMeta
 from seatrial.storage.checksum import extend
 from seatrial.storage.errors import DamagedLog
 
-_HEADER: Final = struct.Struct("<8sIIQQQQIII")  # magic, crc, version, group, index, term, data size, three counts
+_HEADER: Final = struct.Struct("<8sIIQQQQI")  # magic, crc, version, group, index, term, data and configuration size
 _MAGIC: Final = b"\x93SeaSnp\n"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _CRC_AT: Final = 8
 _CHECKED_FROM: Final = 12
 _NAME: Final = re.compile(r"snapshot-(\d{20})")
@@ -36,12 +37,10 @@ def snapshot_indexes(names: list[str]) -> list[Index]:
 
 def pack_snapshot_header(group: GroupId, snapshot: Snapshot) -> bytes:
     """Everything before the state machine's bytes."""
-    meta, configuration = snapshot.meta, snapshot.meta.configuration
-    nodes = (*configuration.voters, *configuration.voters_outgoing, *configuration.learners)
-    counts = len(configuration.voters), len(configuration.voters_outgoing), len(configuration.learners)
+    meta = snapshot.meta
+    configuration = encode_configuration(meta.configuration)
     index, term, size = meta.last_included_index, meta.last_included_term, len(snapshot.data)
-    header = _HEADER.pack(_MAGIC, 0, _VERSION, group, index, term, size, *counts)
-    header += struct.pack(f"<{len(nodes)}Q", *nodes)
+    header = _HEADER.pack(_MAGIC, 0, _VERSION, group, index, term, size, len(configuration)) + configuration
     crc = extend(extend(0, header[_CHECKED_FROM:]), snapshot.data)
     return header[:_CRC_AT] + struct.pack("<I", crc) + header[_CHECKED_FROM:]
 
@@ -77,17 +76,18 @@ def read_snapshot(files: Files, path: str, group: GroupId, index: Index) -> Snap
         raise DamagedLog(path, 0, f"the snapshot cannot be read: {error}") from error
     if len(content) < _HEADER.size:
         raise DamagedLog(path, len(content), f"a snapshot of {len(content)} bytes is cut off in its header")
-    magic, crc, version, of_group, last_index, last_term, size, *counts = _HEADER.unpack_from(content)
+    magic, crc, version, of_group, last_index, last_term, size, configured = _HEADER.unpack_from(content)
     if magic != _MAGIC:
         raise DamagedLog(path, 0, "not a snapshot of this program")
     if version != _VERSION:
         raise DamagedLog(path, _CHECKED_FROM, f"a snapshot of format version {version}; this is version {_VERSION}")
     if extend(0, content[_CHECKED_FROM:]) != crc:
         raise DamagedLog(path, _CRC_AT, "the snapshot's checksum does not hold")
-    data_at = _HEADER.size + 8 * sum(counts)
+    data_at = _HEADER.size + configured
     if (of_group, last_index) != (group, index) or len(content) != data_at + size:
         raise DamagedLog(path, _CHECKED_FROM, f"it holds the snapshot of group {of_group} at {last_index}")
-    nodes = [NodeId(n) for n in struct.unpack_from(f"<{sum(counts)}Q", content, _HEADER.size)]
-    voters, outgoing = counts[0], counts[0] + counts[1]
-    configuration = Configuration(nodes[:voters], nodes[voters:outgoing], nodes[outgoing:])
+    try:
+        configuration = decode_configuration(content[_HEADER.size : data_at])
+    except ValueError as error:
+        raise DamagedLog(path, _HEADER.size, str(error)) from error
     return Snapshot(SnapshotMeta(index, Term(last_term), configuration), content[data_at:])

@@ -17,10 +17,10 @@ from typing import Any, Final, TypeAlias
 
 from seatrial.env import Buffer
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
+from seatrial.raft.membership import decode_configuration, encode_configuration
 from seatrial.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
-    Configuration,
     Entry,
     ForwardProposal,
     Heartbeat,
@@ -58,7 +58,7 @@ _START: Final = struct.Struct("<IBxxxQQ")  # frame header, group, term
 _GROUP_TERM: Final = struct.Struct("<QQ")
 _APPEND: Final = struct.Struct("<QQQI")  # previous index, previous term, leader's commit, entries
 _ENTRY: Final = struct.Struct("<QIB")  # term, size, kind; the index follows from the previous one
-_SNAPSHOT: Final = struct.Struct("<QQQQIII")  # offset, total size, last index, last term, three counts of nodes
+_SNAPSHOT: Final = struct.Struct("<QQQQI")  # offset, total size, last index, last term, size of the configuration
 _BEAT_FIELDS: Final = 4  # group, term, leader's commit, read round
 _ANSWER_FIELDS: Final = 3  # group, term, read round
 
@@ -162,13 +162,12 @@ def _decode_append(body: memoryview, sender: NodeId, to: NodeId) -> Decoded:
 
 
 def _encode_snapshot(group: GroupId, message: InstallSnapshot, into: list[Buffer]) -> int:
-    meta, configuration = message.meta, message.meta.configuration
-    nodes = (*configuration.voters, *configuration.voters_outgoing, *configuration.learners)
-    counts = len(configuration.voters), len(configuration.voters_outgoing), len(configuration.learners)
+    meta = message.meta
+    configuration = encode_configuration(meta.configuration)
     last_index, last_term = meta.last_included_index, meta.last_included_term
     body = _GROUP_TERM.pack(group, message.term)
-    body += _SNAPSHOT.pack(message.offset, message.total_size, last_index, last_term, *counts)
-    body += struct.pack(f"<{len(nodes)}Q", *nodes)
+    body += _SNAPSHOT.pack(message.offset, message.total_size, last_index, last_term, len(configuration))
+    body += configuration
     size = len(body) + len(message.data)
     into.append(FRAME_HEADER.pack(size, _INSTALL_SNAPSHOT) + body)
     into.append(message.data)
@@ -177,14 +176,15 @@ def _encode_snapshot(group: GroupId, message: InstallSnapshot, into: list[Buffer
 
 def _decode_snapshot(body: memoryview, sender: NodeId, to: NodeId) -> Decoded:
     group, term = _GROUP_TERM.unpack_from(body)
-    offset, total_size, index, last_term, *counts = _SNAPSHOT.unpack_from(body, _GROUP_TERM.size)
+    offset, total_size, index, last_term, configured = _SNAPSHOT.unpack_from(body, _GROUP_TERM.size)
     at = _GROUP_TERM.size + _SNAPSHOT.size
-    data_at = at + 8 * sum(counts)
+    data_at = at + configured
     if data_at > len(body):
-        raise MalformedFrame(f"{sum(counts)} nodes in an InstallSnapshot of {len(body)} bytes")
-    nodes = [NodeId(n) for (n,) in struct.iter_unpack("<Q", body[at:data_at])]
-    voters, outgoing = counts[0], counts[0] + counts[1]
-    configuration = Configuration(nodes[:voters], nodes[voters:outgoing], nodes[outgoing:])
+        raise MalformedFrame(f"a configuration of {configured} bytes in an InstallSnapshot of {len(body)} bytes")
+    try:
+        configuration = decode_configuration(bytes(body[at:data_at]))
+    except ValueError as error:
+        raise MalformedFrame(str(error)) from error
     meta = SnapshotMeta(Index(index), Term(last_term), configuration)
     data = bytes(body[data_at:])
     return [(group, InstallSnapshot(sender, to, term, meta, offset, total_size, data))]
