@@ -38,7 +38,7 @@ class NotReached(AssertionError):
 
 
 class CoreCluster:
-    """`case.nodes` nodes and `case.spares` empty ones, their network, clocks and disks; no clients and no faults yet."""
+    """`case.nodes` nodes and `case.spares` empty ones, their network, clocks and disks; without clients and faults."""
 
     def __init__(self, case: Case, *, trace: Callable[[str], None] | None = None) -> None:
         self.case = case

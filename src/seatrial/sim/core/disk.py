@@ -197,10 +197,6 @@ class RecordDisk:
     def configuration_indexes(self) -> list[Index]:
         return [entry.index for entry in self._seen.entries if entry.kind == CONFIGURATION]
 
-    def configuration_indexes(self) -> Sequence[Index]:
-        """Of the entries that change the configuration, in order."""
-        return [entry.index for entry in self._seen.entries if entry.kind == CONFIGURATION]
-
     def read_snapshot(self) -> Snapshot | None:
         return self._seen.snapshot
 

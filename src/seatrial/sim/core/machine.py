@@ -63,7 +63,7 @@ class Decoder:
 
 
 class Result:
-    """What a command did: the register's version and value after it.  version 0: a compare-and-set that did not match."""
+    """The register's version and value after a command; version 0: a compare-and-set that did not match."""
 
     __slots__ = ("value", "version")
 

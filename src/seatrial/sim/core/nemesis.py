@@ -214,14 +214,13 @@ def _clock_jump(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
 
 def _transfer(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
     leader = cluster.leader()
-    for node_id in fault.nodes[:1]:
-        if leader is None or leader.node_id == node_id:
-            continue
+    to = NodeId(fault.nodes[0])
+    if leader is not None and leader.node_id != to:
         try:
-            leader.call(lambda node, now_us: node.transfer_leadership(NodeId(node_id), now_us))
+            leader.call(lambda node, now_us: node.transfer_leadership(to, now_us))
             proof.bit = not leader.paused
-        except (ProposalRefused, ValueError):
-            continue  # it leads no more, or the node is no voter now
+        except (ProposalRefused, ValueError) as refused:
+            cluster.say(f"node {leader.node_id} does not hand over: {refused}")
     yield from ()
 
 

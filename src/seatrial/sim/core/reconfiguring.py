@@ -64,7 +64,7 @@ def _lose_disk(cluster: CoreCluster, host: Host, proof: Proof) -> Steps:
         host.release()
 
 
-# -- steps: each says whether it is done, and asks for it where it is not ------------------------------------------------
+# -- steps: each says whether it is done, and asks for it where it is not ----------------------------------------------
 
 Step: TypeAlias = Callable[[CoreCluster], bool]
 
@@ -112,14 +112,13 @@ def _until(holds: Callable[[Configuration], bool], changes: Sequence[tuple[int, 
 
 
 def _add_learner(cluster: CoreCluster, nodes: Sequence[NodeId]) -> list[Step]:
-    return [
-        _until(lambda c: node in c.learners or node in c.voters, [(ADD_LEARNER, node)])  # noqa: B023 - one node
-        for node in nodes[:1]
-    ]
+    node = nodes[0]
+    return [_until(lambda c: node in c.learners or node in c.voters, [(ADD_LEARNER, node)])]
 
 
 def _promote(cluster: CoreCluster, nodes: Sequence[NodeId]) -> list[Step]:
-    return [_until(lambda c: node in c.voters, [(ADD_VOTER, node)]) for node in nodes[:1]]  # noqa: B023 - one node
+    node = nodes[0]
+    return [_until(lambda c: node in c.voters, [(ADD_VOTER, node)])]
 
 
 def _add_voter(cluster: CoreCluster, nodes: Sequence[NodeId]) -> list[Step]:
@@ -127,10 +126,8 @@ def _add_voter(cluster: CoreCluster, nodes: Sequence[NodeId]) -> list[Step]:
 
 
 def _remove(cluster: CoreCluster, nodes: Sequence[NodeId]) -> list[Step]:
-    return [
-        _until(lambda c: node not in c.voters and node not in c.learners, [(REMOVE, node)])  # noqa: B023 - one node
-        for node in nodes[:1]
-    ]
+    node = nodes[0]
+    return [_until(lambda c: node not in c.voters and node not in c.learners, [(REMOVE, node)])]
 
 
 def _replace(cluster: CoreCluster, nodes: Sequence[NodeId]) -> list[Step]:
