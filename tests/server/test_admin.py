@@ -31,6 +31,7 @@ class OneGroup:
             new_request_id=lambda: cluster.put(b"", b"")[1],
         )
         self.missing: str | None = None
+        self.hooks = None
 
     def info(self) -> dict[str, Any]:
         return {"node_id": self.replica.node.node_id, "groups": [self.group_info(self.replica)]}

@@ -12,7 +12,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import uvicorn
@@ -25,10 +25,21 @@ from uvicorn.server import ServerState
 
 from seatrial.raft.ids import NodeId
 from seatrial.server.config import Address
-from seatrial.server.errors import DeadlinePassed, NoLeader, OutcomeUnknown, ProposalLost, Refused
+from seatrial.server.errors import (
+    BadFilter,
+    DeadlinePassed,
+    NoLeader,
+    NoSuchFilter,
+    OutcomeUnknown,
+    ProposalLost,
+    Refused,
+)
 from seatrial.server.key_value import CONSISTENCIES, KeyValueService, Precondition, Session
 from seatrial.server.logs import Logger
 from seatrial.server.replica import Replica
+
+if TYPE_CHECKING:
+    from seatrial.server.hooks import TestHooks
 
 TIMEOUT_S_DEFAULT = 5.0
 TIMEOUT_S_MAX = 60.0
@@ -54,6 +65,10 @@ class Status(Protocol):
         """None when it is; otherwise what is still missing."""
 
     def metrics_text(self) -> bytes: ...
+
+    @property
+    def hooks(self) -> TestHooks | None:
+        """None without --test-hooks."""
 
 
 class BadRequest(Exception):
@@ -81,8 +96,39 @@ class AdminApi:
             Route("/readyz", self._guarded(self.readyz)),
             Route("/metrics", self._guarded(self.metrics)),
         ]
+        if status.hooks is not None:
+            routes += self._hook_routes(status.hooks)
         app: ASGIApp = Starlette(routes=routes)
         self.app = BearerToken(app, token) if token else app
+
+    def _hook_routes(self, hooks: TestHooks) -> list[Route]:
+        """Without --test-hooks these do not exist: 404."""
+
+        def number(request: Request) -> int:
+            return int(request.path_params["number"])
+
+        def release(request: Request) -> bool:
+            return request.query_params.get("release", "true") != "false"
+
+        async def filters(request: Request) -> Response:
+            if request.method == "POST":
+                return json_response(201, hooks.attach(await request.body()))
+            if request.method == "DELETE":
+                return json_response(200, hooks.detach_all(release=release(request)))
+            return json_response(200, hooks.told())
+
+        async def one_filter(request: Request) -> Response:
+            return json_response(200, hooks.detach(number(request), release=release(request)))
+
+        async def released(request: Request) -> Response:
+            return json_response(200, hooks.release(number(request)))
+
+        path = "/api/v1/test/filters"
+        return [
+            Route(path, self._guarded(filters), methods=["GET", "POST", "DELETE"]),
+            Route(path + "/{number:int}", self._guarded(one_filter), methods=["DELETE"]),
+            Route(path + "/{number:int}/release", self._guarded(released), methods=["POST"]),
+        ]
 
     def _guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """Errors of the node as HTTP: 4xx the caller's, 503 nobody to ask, 504 out of time."""
@@ -90,8 +136,10 @@ class AdminApi:
         async def guarded(request: Request) -> Response:
             try:
                 return await endpoint(request)
-            except BadRequest as error:
+            except (BadRequest, BadFilter) as error:
                 return self._error(400, str(error), definite=True)
+            except NoSuchFilter as error:
+                return self._error(404, str(error), definite=True)
             except (NoLeader, ProposalLost, Refused) as error:
                 return self._error(503, str(error), definite=True)
             except OutcomeUnknown as error:

@@ -70,6 +70,7 @@ class ServerConfig:
     log_level: str = "info"
     uvloop: bool = True
     unsafe: frozenset[str] = frozenset()
+    test_hooks: bool = False
 
     @property
     def voters(self) -> tuple[NodeId, ...]:
@@ -203,6 +204,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("log-level", read_choice(*LOG_LEVELS), "least severe event that is logged", "info", "LEVEL"),
     Option("uvloop", read_boolean, "use uvloop where it is installed", "true", "BOOL"),
     Option("unsafe", read_unsafe, "planted bugs, for testing the tests", "", "LIST", hidden=True),
+    Option("test-hooks", read_boolean, "for tests: message filters over HTTP", "false", "BOOL"),
 )
 
 

@@ -38,3 +38,14 @@ class StartError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class BadFilter(ValueError):
+    """The message filter that was asked for cannot be; the message says what to write instead."""
+
+
+class NoSuchFilter(LookupError):
+    """No message filter with this id is attached; it may be gone with a restart of the node."""
+
+    def __init__(self, number: int, attached: list[int]) -> None:
+        super().__init__(f"no filter {number} is attached to this node; attached: {attached or 'none'}")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from seatrial.env import Clock, Files, Rng
 from seatrial.kafka.backend import BrokerSettings
 from seatrial.kafka.dispatch import Dispatcher
 from seatrial.raft.config import RaftConfig
+from seatrial.raft.ids import GroupId
 from seatrial.server.broker import Broker, role_name
 from seatrial.server.config import ServerConfig
 from seatrial.server.disk_latency import TimedFiles
@@ -25,6 +26,9 @@ from seatrial.server.replica import Replica
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
 from seatrial.storage.segments import SegmentStorage
 from seatrial.transport.framed import FramedTransport
+
+if TYPE_CHECKING:
+    from seatrial.server.hooks import TestHooks
 
 Listen = Callable[[Callable[[], Any], str, int], Awaitable[asyncio.Server]]
 HAND_OVER_S: Final = 2.0  # of the time to stop: for giving the lead away
@@ -91,6 +95,7 @@ class Node:
             rng=rng.child("transport"),
             report=lambda text: logger.warning("transport", message=text),
         )
+        self.transport = transport
         raft = RaftConfig(
             node_id=config.node_id,
             heartbeat_us=config.heartbeat_ms * 1000,
@@ -107,6 +112,7 @@ class Node:
             on_role_change=lambda replica: self.broker.role_changed(replica),
         )
         self.broker = Broker(config, self.multiraft, clock, rng.child("broker"), logger)
+        self.hooks = self._test_hooks() if config.test_hooks else None
         settings = BrokerSettings(
             auto_create_topics=config.auto_create_topics,
             default_replication_factor=min(config.default_replication_factor, len(config.voters)),
@@ -125,6 +131,11 @@ class Node:
         if self.config.unsafe:
             switches = ", ".join(sorted(self.config.unsafe))
             self.logger.warning("UNSAFE", switches=switches, message="planted bugs are on: this node WILL lose data")
+        if self.hooks is not None:
+            self.logger.warning(
+                "TEST_HOOKS",
+                message="this node's messages can be dropped, delayed and forged over HTTP: never with data",
+            )
         try:
             self.broker.start()
         except (StorageError, OSError) as error:
@@ -193,6 +204,7 @@ class Node:
             "refused_groups": broker.refused_groups,
             "role_changes": list(broker.role_changes),
             "unsafe": sorted(self.config.unsafe),
+            "test_hooks": self.config.test_hooks,
         }
 
     def group_info(self, replica: Replica) -> dict[str, Any]:
@@ -216,6 +228,15 @@ class Node:
 
     def replica_named(self, name: str) -> Replica | None:
         return next((r for r in self.multiraft.replicas.values() if r.name == name), None)
+
+    def _test_hooks(self) -> TestHooks:
+        from seatrial.server.hooks import TestHooks  # only where tests are: nodes should listen soon
+
+        return TestHooks(self.transport.filters, self.config.node_id, self._group_named, self.logger)
+
+    def _group_named(self, name: str) -> GroupId | None:
+        replica = self.replica_named(name)
+        return None if replica is None else replica.group
 
     def is_ready(self) -> str | None:
         if self.broker.metadata_replica.node.leader is None:

@@ -10,7 +10,7 @@ Rule: a filter is a description; whoever attaches it makes the rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from seatrial.raft.ids import GroupId
@@ -39,6 +39,10 @@ class Filter:
     links: frozenset[tuple[int, int]] | None = None
     side: Side = "send"
     group: GroupId | None = None
+
+    def of_group(self, group: GroupId) -> Filter:
+        """The same for this group alone."""
+        return replace(self, group=group)
 
     def sees(self, group: int, message: Message) -> bool:
         return (

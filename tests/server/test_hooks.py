@@ -1,0 +1,101 @@
+"""`--test-hooks`: message filters of real nodes over HTTP, and their absence without the flag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from server_processes import Server, Servers, servers, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+FILTERS = "/api/v1/test/filters"
+
+
+def put(server: Server, key: str) -> None:
+    response = httpx.put(f"{server.http}/api/v1/kv/{key}", content=b"v", timeout=5)
+    assert response.status_code == 200, response.text
+
+
+def attach(server: Server, **request: Any) -> dict[str, Any]:
+    response = httpx.post(f"{server.http}{FILTERS}", json=request, timeout=5)
+    assert response.status_code == 201, response.text
+    told: dict[str, Any] = response.json()
+    return told
+
+
+def applied(server: Server) -> int:
+    group = server.group("kv")
+    return group["last_applied"] if group else -1
+
+
+def leader_and_follower(cluster: Servers) -> tuple[Server, Server]:
+    leader = cluster.leader("kv")
+    return leader, next(server for server in cluster if server is not leader)
+
+
+def test_without_the_flag_there_are_no_hooks(tmp_path: Path) -> None:
+    with servers(tmp_path, 1) as cluster:
+        node = cluster.nodes[1]
+        assert httpx.post(f"{node.http}{FILTERS}", json={"rule": "drop-messages"}).status_code == 404
+        assert httpx.get(f"{node.http}{FILTERS}").status_code == 404
+        info = node.info()
+        assert info is not None and info["test_hooks"] is False
+        assert node.events("TEST_HOOKS") == []
+
+
+def test_hooks_are_loud_in_the_log_and_refuse_what_cannot_be(tmp_path: Path) -> None:
+    with servers(tmp_path, 1, "--test-hooks") as cluster:
+        node = cluster.nodes[1]
+        warning = node.events("TEST_HOOKS")[0]
+        assert warning["level"] == "warning" and "never with data" in warning["message"]
+        for body, says in [
+            ({"rule": "drop-everything"}, "drop-appends"),
+            ({"rule": "drop-messages", "messages": ["Hello"]}, "AppendEntries"),
+            ({"rule": "drop-messages", "group": "none"}, "no group 'none'"),
+            ({"rule": "drop-messages", "towards": [2]}, "towards"),
+            ({"value": 3}, "rule"),
+        ]:
+            refused = httpx.post(f"{node.http}{FILTERS}", json=body)
+            assert refused.status_code == 400 and says in refused.json()["error"], refused.text
+        absent = httpx.delete(f"{node.http}{FILTERS}/7")
+        assert absent.status_code == 404 and "no filter 7" in absent.json()["error"]
+        told = httpx.get(f"{node.http}{FILTERS}").json()
+        assert told["filters"] == [] and told["rules"]["drop-appends"]["fair"] is True
+        attached = attach(node, rule="hold-messages", to=[2], side="receive", group="kv", messages=["AppendEntries"])
+        assert (attached["id"], attached["to"], attached["bit"]) == (1, [2], False)
+        assert node.events("TEST_HOOKS")[-1]["filter"]["rule"] == "hold-messages"
+        assert [f["id"] for f in httpx.delete(f"{node.http}{FILTERS}").json()["filters"]] == [1]
+        assert httpx.get(f"{node.http}{FILTERS}").json()["filters"] == []
+
+
+def test_a_follower_without_appends_lags_and_catches_up_when_they_flow_again(tmp_path: Path) -> None:
+    with servers(tmp_path, 3, "--test-hooks") as cluster:
+        leader, follower = leader_and_follower(cluster)
+        third = next(server for server in cluster if server not in (leader, follower))
+        attached = attach(leader, rule="drop-appends", to=[follower.node], group="kv")
+        before = applied(follower)
+        for number in range(20):
+            put(leader, f"k{number}")
+        until(lambda: applied(third) >= applied(leader) >= before + 20, cluster.describe)
+        assert applied(follower) == before, "what it did not get it cannot have applied"
+        detached = httpx.delete(f"{leader.http}{FILTERS}/{attached['id']}").json()
+        assert detached["bit"] and detached["counters"]["dropped"] > 0
+        until(lambda: applied(follower) >= applied(leader) >= before + 20, cluster.describe)
+        assert cluster.leader("kv") is leader, "heartbeats flowed all the time"
+
+
+def test_held_appends_arrive_in_a_burst_when_they_are_released(tmp_path: Path) -> None:
+    with servers(tmp_path, 3, "--test-hooks") as cluster:
+        leader, follower = leader_and_follower(cluster)
+        attached = attach(follower, rule="hold-appends", side="receive", group="kv")
+        before = applied(follower)
+        put(leader, "k")
+        path = f"{follower.http}{FILTERS}"
+        until(lambda: httpx.get(path).json()["filters"][0]["held"] > 0, cluster.describe)
+        assert applied(follower) == before
+        released = httpx.post(f"{path}/{attached['id']}/release").json()
+        assert released["counters"]["released"] > 0
+        httpx.delete(path)
+        until(lambda: applied(follower) >= applied(leader) > before, cluster.describe)
