@@ -111,11 +111,11 @@ class Ledger:
     def stepped(self, watch: Watch, core: Any) -> None:
         """The node was called and its effects were carried out."""
         log = core.log
-        if core.term != watch.term or core.role != watch.role or core.voted_for != watch.voted_for:
-            self._term_or_role_changed(watch, core)
         commit = log.commit_index
         if commit != watch.commit:
             self.commit_seen(watch, core)
+        if core.term != watch.term or core.role != watch.role or core.voted_for != watch.voted_for:
+            self._term_or_role_changed(watch, core)
         last = log.last_index
         applied = log.last_applied
         if not watch.applied <= applied <= commit <= last:
@@ -192,7 +192,9 @@ class Ledger:
         log = core.log
         term = log.term(commit)
         configuration = core.configuration
-        if core.role != LEADER or not self._is_on_quorum(configuration, commit, term):
+        # A leader that removes itself commits that and steps down in one step.
+        leads = core.role == LEADER or (watch.role == LEADER and watch.term == core.term)
+        if not leads or not self._is_on_quorum(configuration, commit, term):
             raise self.broken(
                 "committed-on-quorum",
                 f"node {node_id} commits {term}/{commit} in term {core.term}, which is not durable on a quorum of "

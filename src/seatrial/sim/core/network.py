@@ -93,6 +93,10 @@ class Link:
             self._arrival_us = arrival
         self._deliver(arrival, message)
 
+    def calm(self) -> None:
+        """From now on it loses and repeats nothing, and nothing takes long."""
+        self._loss_below = self._duplicate_below = self._tail_below = 0.0
+
     def _deliver(self, time_us: int, message: Message) -> None:
         self._world.at(time_us, self._receive, message)
 
@@ -168,6 +172,11 @@ class CoreNetwork:
     def touching(self, node: int) -> Iterator[Link]:
         """The links to it and from it."""
         return (link for link in self.links.values() if node in (link.sender, link.to))
+
+    def calm(self) -> None:
+        """What the case says of loss, repetition and long delays is over; faults that last are not touched."""
+        for link in self.links.values():
+            link.calm()
 
     def add(self, effect: Effect, pairs: Any) -> None:
         for pair in pairs:
