@@ -11,7 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from seatrial.raft import NotLeader, RaftConfig, RaftNode, ReadState, Ready, Role
+from seatrial.raft import (
+    ADD_LEARNER,
+    ADD_VOTER,
+    ConfigurationChange,
+    NotLeader,
+    RaftConfig,
+    RaftNode,
+    ReadState,
+    Ready,
+    Role,
+)
 from seatrial.raft.ids import EntryId, Index, NodeId, Term
 from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
 from seatrial.raft.messages import (
@@ -182,6 +192,13 @@ class Host:
         self.up = False
         self.disk.crash()
 
+    def wipe(self) -> None:
+        """Lose the disk; what starts next knows nothing, as any new node."""
+        if self.up:
+            self.crash()
+        self.disk = Disk()
+        self.configuration = Configuration(())
+
     def pump(self) -> None:
         """Carry out every Ready; with `auto_sync`, finish its save as well."""
         while self.up and self.node.has_ready():
@@ -228,7 +245,7 @@ class Host:
     def make_snapshot(self, keep: int = 0) -> None:
         """Snapshot the machine and compact all but `keep` of the entries in it."""
         index = self.applied_index
-        meta = SnapshotMeta(Index(index), self.applied[-1].term, self.node.configuration)
+        meta = SnapshotMeta(Index(index), self.applied[-1].term, self.node.configuration_at(Index(index)))
         self.disk.save_snapshot(Snapshot(meta, _encode(self.applied)), index + 1 - keep)
 
     def commands(self) -> list[bytes]:
@@ -264,6 +281,7 @@ class Network:
         nodes: int = 3,
         *,
         seed: int = 0,
+        spares: int = 0,  # nodes more, which no configuration names yet
         configuration: Configuration | None = None,
         logs: Mapping[int, Sequence[int]] | None = None,  # node -> the terms of the entries it starts with
         terms: Mapping[int, int] | None = None,  # node -> its term at the start, if later than its log's
@@ -282,6 +300,10 @@ class Network:
             i: Host(self, RaftConfig(node_id=i, **settings), configuration, logs.get(i, ()), terms.get(i, 0))
             for i in ids
         }
+        for number in range(nodes + 1, nodes + spares + 1):
+            spare = NodeId(number)
+            config = RaftConfig(node_id=spare, **settings)
+            self.hosts[spare] = Host(self, config, Configuration(()), logs.get(spare, ()), terms.get(spare, 0))
 
     def __getitem__(self, node_id: int) -> Host:
         return self.hosts[NodeId(node_id)]
@@ -371,6 +393,25 @@ class Network:
         host.pump()
         return entry_id
 
+    def propose_change(self, *changes: tuple[int, int], explicit_leave: bool = False, at: int | None = None) -> EntryId:
+        """Begin a change of members at the leader (or `at`), without delivering anything yet."""
+        host = self.leader() if at is None else self[at]
+        change = ConfigurationChange([(operation, NodeId(node)) for operation, node in changes], explicit_leave)
+        entry_id = host.node.propose_configuration(change, self.now_us)
+        host.pump()
+        return entry_id
+
+    def change(self, *changes: tuple[int, int], explicit_leave: bool = False) -> None:
+        """As `propose_change`, and deliver everything."""
+        self.propose_change(*changes, explicit_leave=explicit_leave)
+        self.deliver()
+
+    def add_voter(self, node_id: int) -> None:
+        """Add as a learner, let it catch up, promote."""
+        self.change((ADD_LEARNER, node_id))
+        self.run_until(lambda: self.leader().node.status().peers[NodeId(node_id)].caught_up)
+        self.change((ADD_VOTER, node_id))
+
     def leader(self) -> Host:
         leading = [h for h in self.hosts.values() if h.up and h.node.is_leader]
         if not leading:
@@ -402,6 +443,7 @@ class Network:
         status = node.status()
         assert status.last_applied <= status.commit_index <= status.last_index
         assert status.snapshot_index <= status.commit_index
+        assert status.configuration_index <= status.last_index, "a configuration in effect is not in the log"
 
     def check_applied(self, host: Host, entry: Entry) -> None:
         before = self.committed.setdefault(entry.index, entry)
