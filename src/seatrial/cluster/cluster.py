@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import permutations
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from seatrial.cluster.connectivity import Link, connected_majority, links_between_groups, links_of
 from seatrial.cluster.drivers.base import Driver, NoAnswer, NodePlace
 from seatrial.cluster.errors import ClusterError, DeadlineExceeded
 from seatrial.cluster.links import LinkFault, Links
+from seatrial.cluster.message_filters import FilterFault, filtered
 from seatrial.cluster.nodes import Nodes
 from seatrial.cluster.spec import ClusterSpec
 from seatrial.cluster.status import NodeStatus, StatusByNode, agreed_leader, disagreement, majority_of
@@ -106,6 +107,13 @@ class Cluster(Nodes):
     def reset(self, links: Sequence[Link]) -> LinkContext:
         """Break every connection that carries these links, and each new one, with an RST."""
         return self.links.applied("reset_peer", {"timeout": 0}, links)
+
+    def filtered(
+        self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
+    ) -> AbstractAsyncContextManager[FilterFault]:
+        """Filter messages on these nodes, each by these requests (the bodies that `--test-hooks` takes)."""
+        urls = {node: self.addresses(node).http or "" for node in nodes}
+        return filtered(self._http, urls, requests)
 
     def connected_majority(self) -> tuple[int, ...] | None:
         """Nodes that run, are not paused and all reach each other both ways, where they are a majority; else None."""

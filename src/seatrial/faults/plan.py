@@ -93,6 +93,33 @@ def _latency(rng: Rng) -> dict[str, Any]:
     return {"latency_ms": latency_ms, "jitter_ms": rng.integer(0, latency_ms // 2)}
 
 
+# Rules that show within a second or two of ordinary traffic, and the least and most of each one's number.
+MESSAGE_RULES: Sequence[tuple[str, float, float]] = (
+    ("drop-appends", 0, 10),
+    ("lose-messages", 0.1, 0.6),
+    ("lose-append-answers", 0.2, 0.9),
+    ("lose-heartbeats", 0.3, 0.9),
+    ("delay-messages", 5_000, 100_000),
+    ("reorder-messages", 5_000, 100_000),
+    ("hold-appends", 0, 0),
+    ("hold-append-answers", 0, 0),
+    ("duplicate-messages", 0.2, 1.0),
+    ("replay-messages", 0.05, 0.4),
+    ("random-latency", 0.2, 0.7),
+    ("heartbeat-before-append", 0, 0),
+    ("erase-commit", 0, 0),
+)
+
+
+def _messages(rng: Rng) -> dict[str, Any]:
+    rule, least, most = rng.choice(MESSAGE_RULES)
+    return {
+        "rule": rule,
+        "value": round(rng.uniform(least, most), 3 if most < 2 else 0),
+        "direction": rng.choice(("in", "out", "both")),
+    }
+
+
 _ANY = (Target.LEADER, Target.ONE)
 _SIDES = (Target.LEADER, Target.HALF, Target.MINORITY)
 
@@ -114,6 +141,7 @@ KINDS: Mapping[str, KindRule] = {
     "terminate": KindRule(targets=_ANY),
     "pause": KindRule(targets=_ANY),
     "restart": KindRule(targets=_ANY, on_us=(0, 0)),
+    "messages": KindRule(targets=_ANY, settings=_messages, nodes_min=2),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from seatrial.faults import network, process
+from seatrial.faults import messages, network, process
 from seatrial.faults.base import Fault
 from seatrial.faults.plan import PlannedFault
 
@@ -33,6 +33,7 @@ FAULTS: Mapping[str, type[Any]] = {
         process.Terminate,
         process.Pause,
         process.Restart,
+        messages.Messages,
     )
 }
 

@@ -74,7 +74,7 @@ async def run_trial(trial: Trial, run: RunDirectory, *, console: Console) -> dic
     async with AsyncExitStack() as stack:
         console.phase("starting the cluster")
         try:
-            cluster = await stack.enter_async_context(spawn_cluster(_spec(trial, run)))
+            cluster = await stack.enter_async_context(spawn_cluster(_spec(trial, run, plan)))
             await cluster.wait_for_leader(LEADER_TIMEOUT_S)
             endpoints = endpoints_of(cluster)
             console.phase("preparing the workloads")
@@ -115,13 +115,19 @@ def plan_of(trial: Trial) -> tuple[tuple[Workload, ...], FaultPlan]:
         raise BadTrial(str(error)) from error
 
 
-def _spec(trial: Trial, run: RunDirectory) -> ClusterSpec:
+def options_of(trial: Trial, plan: FaultPlan) -> dict[str, str]:
+    """The system's options: as the trial says, and with test hooks where our own server needs them for the plan."""
+    needed = trial.system == "own" and any(fault.kind == "messages" for fault in plan.faults)
+    return {"test_hooks": "true", **trial.options} if needed else dict(trial.options)
+
+
+def _spec(trial: Trial, run: RunDirectory, plan: FaultPlan) -> ClusterSpec:
     return ClusterSpec(
         system=trial.system,
         nodes=trial.nodes,
         version=trial.version,
         environment=trial.environment,
-        options=trial.options,
+        options=options_of(trial, plan),
         seed=trial.seed,
         directory=run.root,
     )

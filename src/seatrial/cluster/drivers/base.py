@@ -87,6 +87,10 @@ class Driver(Protocol):
     def status_is_atomic(self) -> bool:
         """Whether one status is what the node held at one instant: leader, term and indexes read together."""
 
+    @property
+    def test_hooks(self) -> bool:
+        """Whether its nodes filter their messages on demand, as `seatrial serve --test-hooks` does."""
+
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, and what to install; None when it can.  Quick, and without the network."""
 

@@ -28,6 +28,7 @@ FLAGS = (
     "log_level",
     "max_message_bytes",
     "max_request_bytes",
+    "test_hooks",
     "unsafe",  # planted bugs: one name, or a list of them
     "uvloop",
 )
@@ -47,6 +48,7 @@ class OwnDriver:
             raise ValueError("the own system has no version to choose: it is the one of this installation")
         self.version: str | None = None
         self._flags = _flags(options or {})
+        self.test_hooks = str((options or {}).get("test_hooks", False)).lower() in ("true", "yes", "on", "1")
 
     def unavailable(self) -> str | None:
         return None
