@@ -220,11 +220,19 @@ def run_forked(function: Callable[[A], R], argument: A, *, timeout_s: float = RU
 
 
 def map_forked(
-    function: Callable[[A], R], arguments: Iterable[A], *, jobs: int = 1, timeout_s: float = RUN_TIMEOUT_S
+    function: Callable[[A], R],
+    arguments: Iterable[A],
+    *,
+    jobs: int = 1,
+    timeout_s: float = RUN_TIMEOUT_S,
+    warm: Iterable[Callable[..., Any]] = (),
 ) -> Iterator[tuple[A, R | Died]]:
-    """Every argument with its result, in the order in which they are done; up to `jobs` at a time."""
+    """Every argument with its result, in the order in which they are done; up to `jobs` at a time.
+
+    warm: other functions that the first one calls, whose modules it imports only then.
+    """
     waiting = iter(arguments)
-    with Zygote(function) as zygote:
+    with Zygote(function, *warm) as zygote:
         running: list[Job] = []
         while True:
             while len(running) < jobs and (argument := next(waiting, _END)) is not _END:
@@ -240,10 +248,15 @@ _END: Final[Any] = object()
 
 
 def run_many(
-    cases: Iterable[Case], run: Callable[[Case], Outcome], jobs: int = 1, *, timeout_s: float = RUN_TIMEOUT_S
+    cases: Iterable[Case],
+    run: Callable[[Case], Outcome],
+    jobs: int = 1,
+    *,
+    timeout_s: float = RUN_TIMEOUT_S,
+    warm: Iterable[Callable[..., Any]] = (),
 ) -> Iterator[tuple[Case, Outcome]]:
     """Every case with its outcome, as they are done; a run that died has the violation "simulator-crash"."""
-    for case, outcome in map_forked(run, cases, jobs=jobs, timeout_s=timeout_s):
+    for case, outcome in map_forked(run, cases, jobs=jobs, timeout_s=timeout_s, warm=warm):
         yield case, crashed(outcome) if isinstance(outcome, Died) else outcome
 
 
