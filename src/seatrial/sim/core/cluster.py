@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import EntryId, NodeId
+from seatrial.raft.membership import decode_configuration, members
 from seatrial.raft.messages import Configuration
 from seatrial.sim.case import Case
 from seatrial.sim.clocks import HostClock
@@ -44,7 +45,6 @@ class CoreCluster:
         self.case = case
         self.world = World(case.seed)
         self.digest = Digest(self.world)
-        self.ledger = Ledger(self.world)
         self.recorder = Recorder(self.world)
         self.trace = trace
         self.clients: list[Client] = []
@@ -53,6 +53,7 @@ class CoreCluster:
         self._proposed = 0
         decoder = Decoder()
         configuration = Configuration([NodeId(i) for i in self.members])
+        self.ledger = Ledger(self.world, configuration)
         self.hosts: dict[int, Host] = {}
         for node_id in range(1, case.nodes + case.spares + 1):
             is_member = node_id <= case.nodes
@@ -143,6 +144,18 @@ class CoreCluster:
         if self.trace is not None:
             self.trace(f"{self.world.now_us:>10} {text}")
 
+    def is_member_anywhere(self, node_id: int) -> bool:
+        """Does the committed configuration name the node, or one that may still be committed?"""
+        if is_member(self.ledger.configuration, node_id):
+            return True
+        beyond = self.ledger.configuration_index
+        return any(
+            is_member(decode_configuration(entry.data), node_id)
+            for host in self.hosts.values()
+            for entry in host.disk.configurations()
+            if entry.index > beyond
+        )
+
     def check(self) -> None:
         """Look at everything once more: every running node, and every leader's completeness."""
         for host in self.hosts.values():
@@ -209,3 +222,8 @@ class CoreCluster:
         effects = {id(effect): effect for link in self.network.links.values() for effect in link.effects}
         for effect in effects.values():
             self.network.remove(effect)
+
+
+def is_member(configuration: Configuration, node_id: int) -> bool:
+    """Voter of either majority, or learner."""
+    return node_id in members(configuration) or node_id in configuration.learners_next

@@ -195,7 +195,11 @@ class RecordDisk:
         return found
 
     def configuration_indexes(self) -> list[Index]:
-        return [entry.index for entry in self._seen.entries if entry.kind == CONFIGURATION]
+        return [entry.index for entry in self.configurations()]
+
+    def configurations(self) -> list[Entry]:
+        """The entries that change the configuration, in order."""
+        return [entry for entry in self._seen.entries if entry.kind == CONFIGURATION]
 
     def read_snapshot(self) -> Snapshot | None:
         return self._seen.snapshot

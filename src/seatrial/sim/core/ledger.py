@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 from zlib import crc32
 
+from seatrial.raft.membership import decode_configuration
 from seatrial.raft.messages import (
+    CONFIGURATION,
     AppendEntriesResponse,
     Configuration,
     Entry,
@@ -75,16 +77,19 @@ class Ledger:
         "_world",
         "chains",
         "commit_terms",
+        "configuration",
+        "configuration_index",
         "entries",
         "leaders",
         "snapshots",
         "terms",
-        "voters",
         "watches",
     )
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, configuration: Configuration) -> None:
         self._world = world
+        self.configuration = configuration  # the newest that was applied anywhere
+        self.configuration_index = 0
         self.watches: dict[int, Watch] = {}
         self.leaders: dict[int, int] = {}  # term -> node
         self.terms: list[int] = [0]  # of the committed entries
@@ -298,6 +303,9 @@ class Ledger:
                 )
             self.entries[index] = entry
             self.chains[index] = chain
+            if entry.kind == CONFIGURATION:
+                self.configuration = decode_configuration(entry.data)
+                self.configuration_index = index
             return
         if known is not entry and known != entry:
             raise self.broken(

@@ -15,12 +15,10 @@ from seatrial.raft.membership import ADD_LEARNER, ADD_VOTER, REMOVE, Configurati
 from seatrial.raft.messages import Configuration
 from seatrial.sim.case import Fault
 from seatrial.sim.core.cluster import CoreCluster
-from seatrial.sim.core.host import Host
 from seatrial.sim.core.proof import FOR_EVER_US, Proof
 
 Steps: TypeAlias = Iterator[int]
 RETRY_US: Final = 50_000
-_RETIRE_US: Final = 100_000  # a removed node runs on for so long before its disk is wiped
 
 
 def change_members(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
@@ -37,31 +35,25 @@ def change_members(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
 def wipe(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
     """Remove the node, wipe it, and let it come back as a new one."""
     until = cluster.world.now_us + (fault.duration_us or FOR_EVER_US)
-    for number in fault.nodes[:1]:
-        node_id, host = NodeId(number), cluster.hosts[number]
+    node_id, host = NodeId(fault.nodes[0]), cluster.hosts[fault.nodes[0]]
+    while cluster.is_member_anywhere(node_id):
         for step in _remove(cluster, [node_id]):
-            while not step(cluster):
-                if cluster.world.now_us >= until:
-                    return
-                yield RETRY_US
-        yield _RETIRE_US
-        yield from _lose_disk(cluster, host, proof)
-        for step in (*_add_learner(cluster, [node_id]), *_promote(cluster, [node_id])):
-            while not step(cluster):
-                yield RETRY_US
-
-
-def _lose_disk(cluster: CoreCluster, host: Host, proof: Proof) -> Steps:
+            step(cluster)
+        if cluster.world.now_us >= until:
+            return
+        yield RETRY_US
+    host.crash("lost")
+    cluster.forget_messages_of(node_id)
+    host.wipe()
+    proof.bit = True
     host.kept_down += 1
     try:
-        if host.up:
-            host.crash("lost")
-        cluster.forget_messages_of(host.node_id)
-        host.wipe()
-        proof.bit = True
         yield RETRY_US
     finally:
         host.release()
+    for step in (*_add_learner(cluster, [node_id]), *_promote(cluster, [node_id])):
+        while not step(cluster):
+            yield RETRY_US
 
 
 # -- steps: each says whether it is done, and asks for it where it is not ----------------------------------------------
