@@ -49,35 +49,33 @@ class Rng:
 
     `child(name)` gives an independent stream that is decided by (seed, name) and not by how much of the parent was
     used: drawing one number more for the disk never moves the network's draws.
+    random: gives a float in [0, 1); an attribute and not a method, because the simulator calls it for every message.
     """
 
-    __slots__ = ("_random", "seed")
+    __slots__ = ("_random", "random", "seed")
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._random = random.Random(seed)
+        self.random: Callable[[], float] = self._random.random
 
     def child(self, name: str) -> Rng:
         digest = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=8).digest()
         return Rng(int.from_bytes(digest, "big"))
 
-    def random(self) -> float:
-        """A float in [0, 1)."""
-        return self._random.random()
-
     def uniform(self, low: float, high: float) -> float:
         """A float in [low, high)."""
-        return low + (high - low) * self._random.random()
+        return low + (high - low) * self.random()
 
     def integer(self, low: int, high: int) -> int:
         """An integer in [low, high], both included."""
-        return low + int(self._random.random() * (high - low + 1))
+        return low + int(self.random() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        return self._random.random() < probability
+        return self.random() < probability
 
     def choice(self, items: Sequence[T]) -> T:
-        return items[int(self._random.random() * len(items))]
+        return items[int(self.random() * len(items))]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
         return self._random.sample(items, count)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from seatrial.env import Rng
 
 EVENTS_MAX: Final = 20_000_000
+_BETWEEN_LOOKS: Final = 1_000  # events, until a run looks how many it has had
 
 
 class EventStorm(Exception):
@@ -25,9 +26,11 @@ class World:
     """Virtual time in microseconds since the run began, and what is going to happen.
 
     now_us: the time of the event that runs.  events: how many ran.  events_max: then `run` raises EventStorm.
+    queue, sequence: a heap of (time, number in the order of asking, callback, argument), and the last number; `at` does
+    what is needed, and only what sends every message of a simulation does it in place.
     """
 
-    __slots__ = ("_queue", "_sequence", "_streams", "events", "events_max", "halted", "now_us", "seed")
+    __slots__ = ("_streams", "events", "events_max", "halted", "now_us", "queue", "seed", "sequence")
 
     def __init__(self, seed: int, *, events_max: int = EVENTS_MAX) -> None:
         self.seed = seed
@@ -35,8 +38,8 @@ class World:
         self.events = 0
         self.events_max = events_max
         self.halted = False
-        self._queue: list[tuple[int, int, Callable[[Any], None], Any]] = []
-        self._sequence = 0
+        self.queue: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        self.sequence = 0
         self._streams: dict[str, Rng] = {}
 
     def stream(self, name: str) -> Rng:
@@ -48,25 +51,25 @@ class World:
 
     def at(self, time_us: int, callback: Callable[[Any], None], argument: Any = None) -> None:
         """Have `callback(argument)` run at that time; a time that has passed means as soon as possible."""
-        self._sequence += 1
+        self.sequence += 1
         now = self.now_us
-        heappush(self._queue, (time_us if time_us > now else now, self._sequence, callback, argument))
+        heappush(self.queue, (time_us if time_us > now else now, self.sequence, callback, argument))
 
     def after(self, delay_us: int, callback: Callable[[Any], None], argument: Any = None) -> None:
         """As `at`, so many microseconds from now."""
-        self._sequence += 1
-        heappush(self._queue, (self.now_us + delay_us, self._sequence, callback, argument))
+        self.sequence += 1
+        heappush(self.queue, (self.now_us + delay_us, self.sequence, callback, argument))
 
     def next_us(self) -> int | None:
         """When the next event is; None when there is none."""
-        return self._queue[0][0] if self._queue else None
+        return self.queue[0][0] if self.queue else None
 
     def discard(self, unwanted: Callable[[Callable[[Any], None], Any], bool]) -> int:
         """Take out every waiting event of which `unwanted(callback, argument)` holds; how many there were."""
-        kept = [event for event in self._queue if not unwanted(event[2], event[3])]
-        discarded = len(self._queue) - len(kept)
+        kept = [event for event in self.queue if not unwanted(event[2], event[3])]
+        discarded = len(self.queue) - len(kept)
         heapify(kept)
-        self._queue[:] = kept
+        self.queue[:] = kept
         return discarded
 
     def halt(self) -> None:
@@ -78,18 +81,33 @@ class World:
 
         Raises EventStorm; whatever an event raises comes through, and the world can be looked at as it was then.
         """
-        queue = self._queue
+        queue = self.queue
         self.halted = False
         while queue and queue[0][0] <= until_us:
             if self.events >= self.events_max:
                 raise EventStorm(
                     f"{self.events} events by {self.now_us / 1e6:.3f} s, {len(queue)} more are waiting: a message storm"
                 )
-            time_us, _, callback, argument = heappop(queue)
-            self.now_us = time_us
-            self.events += 1
-            callback(argument)
+            self._run_some(until_us, min(_BETWEEN_LOOKS, self.events_max - self.events))
             if self.halted:
                 return
         if until_us > self.now_us:
             self.now_us = until_us
+
+    def _run_some(self, until_us: int, most: int) -> None:
+        """At most so many events, up to that time or until halted."""
+        queue = self.queue
+        ran = 0
+        try:
+            while queue and ran < most:
+                event = heappop(queue)
+                if event[0] > until_us:
+                    heappush(queue, event)
+                    return
+                self.now_us = event[0]
+                ran += 1
+                event[2](event[3])
+                if self.halted:
+                    return
+        finally:
+            self.events += ran
