@@ -348,11 +348,11 @@ READ_MUTANTS: Final = (
     ),
     Mutant(
         name="read-before-applied",
-        summary="A read is answered from a state that has not applied its index.",
+        summary="A follower answers a read from what it has applied, and not from what its leader had committed.",
         source="dissertation §6.4, step 4",
-        module=_NODE,
-        before="return [state for state in states if state.index <= applied]",
-        after="return list(states)",
+        module=_READING,
+        before="ReadState(message.context, message.index)",
+        after="ReadState(message.context, Index(min(message.index, core.log.last_applied)))",
         level="core",
     ),
     Mutant(

@@ -40,7 +40,6 @@ class Mutant:
     summary: what the code does wrong, as one sentence.  source: where the bug is known from: a section of the paper or
     the dissertation, a KIP, an incident.  module: dotted, in seatrial.  level: where it is hunted.  cases: how the
     cases are drawn, a name in `mutants_cases.FAMILIES`; "swarm" are the simulator's own.
-    seed: one at which it is found, for tests that have no time to hunt; None where none is recorded.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Mutant:
     after: str
     level: Level
     cases: str = "swarm"
-    seed: int | None = None
 
 
 def source_path(module: str) -> Path:
