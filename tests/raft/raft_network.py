@@ -292,6 +292,7 @@ class Network:
         self.random = random.Random(seed)
         self.now_us = 1_000_000
         self.under_way: list[Message] = []
+        self.watch: Callable[[Message], object] = lambda message: None  # sees each message that is delivered
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.leaders: dict[int, NodeId] = {}  # term -> who led it
         self.committed: dict[int, Entry] = {}  # index -> what was applied there, by anyone
@@ -315,6 +316,7 @@ class Network:
 
     def deliver_one(self, message: Message) -> None:
         """Hand a message over; the caller has taken it out of `under_way`, or repeats it."""
+        self.watch(message)
         host = self.hosts.get(message.to)
         if host is not None and host.up:
             host.node.step(message, self.now_us)

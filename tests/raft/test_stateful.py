@@ -1,14 +1,15 @@
 """Every order of events that Hypothesis and chance can think of, with the safety properties checked after each.
 
 The events: messages delivered in any order, late, twice or never; time at any node; saves that finish late or are
-lost in a crash; partitions; proposals, reads, transfers, snapshots.  The properties are those of figure 3, and that a
-read which is answered is linearizable.
+lost in a crash; partitions; proposals, reads, transfers, snapshots; nodes added, promoted, demoted, removed, several
+at once, and wiped between removal and return.  The properties are those of figure 3, and that a read which is answered
+is linearizable.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,17 +18,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from raft_network import Host, Network
 
-from seatrial.raft import NotLeader, ProposalDropped, RaftNode
+from seatrial.raft import (
+    ADD_LEARNER,
+    ADD_VOTER,
+    REMOVE,
+    ConfigurationChange,
+    NotLeader,
+    ProposalDropped,
+    ProposalRefused,
+    RaftNode,
+)
 from seatrial.raft.ids import EntryId, NodeId, Term
+from seatrial.raft.membership import members
 from seatrial.raft.messages import Entry, Message
 
 
 class CheckedNetwork(Network):
     """A network whose saves finish only when told, and that remembers what the properties need."""
 
-    def __init__(self, nodes: int, seed: int, **settings: Any) -> None:
+    def __init__(self, nodes: int, seed: int, spares: int = 0, **settings: Any) -> None:
         self.committed_in: dict[int, Term] = {}  # index -> the earliest term in which someone applied it
-        super().__init__(nodes, seed=seed, **settings)
+        super().__init__(nodes, seed=seed, spares=spares, **settings)
         self.before: dict[NodeId, tuple[RaftNode, Term, int]] = {}
         self.leader_logs: dict[Term, list[EntryId]] = {}
         self.read_floors: dict[int, int] = {}  # context -> what was committed when the read began
@@ -116,9 +127,42 @@ class CheckedNetwork(Network):
         if host.up:
             try:
                 host.node.transfer_leadership(to.node.node_id, self.now_us)
-            except NotLeader:
+            except (NotLeader, ValueError):
                 return
             host.pump()
+
+    def change_at(self, host: Host, changes: Sequence[tuple[int, int]], explicit_leave: bool) -> None:
+        if host.up:
+            wanted = [(operation, self._nth(number).node.node_id) for operation, number in changes]
+            try:
+                host.node.propose_configuration(ConfigurationChange(wanted, explicit_leave), self.now_us)
+            except ProposalRefused:
+                return
+            host.pump()
+
+    def leave_at(self, host: Host) -> None:
+        if host.up:
+            try:
+                host.node.leave_joint(self.now_us)
+            except ProposalRefused:
+                return
+            host.pump()
+
+    def wipe_if_removed(self, host: Host) -> None:
+        """As an operator does: only after the removal was seen to be committed, and not while another is joint."""
+        leading = [other for other in self.hosts.values() if other.up and other.node.is_leader]
+        if not leading:
+            return
+        leader = max(leading, key=lambda other: other.node.term).node
+        configuration = leader.configuration
+        settled = leader.commit_index >= leader.configuration_index and not configuration.voters_outgoing
+        current = leader.status().commit_index in self.committed
+        if settled and current and host.node.node_id not in members(configuration):
+            host.wipe()
+            host.start()
+
+    def _nth(self, number: int) -> Host:
+        return self.hosts[NodeId(1 + number % len(self.hosts))]
 
     def campaign_at(self, host: Host) -> None:
         if host.up:
@@ -187,6 +231,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 NUMBERS = st.integers(0, 30)
 WHO = st.integers(0, 4)
+OPERATIONS = st.sampled_from([ADD_VOTER, ADD_VOTER, ADD_LEARNER, REMOVE])
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -194,7 +239,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @initialize(nodes=st.sampled_from([3, 3, 2, 5]), seed=st.integers(0, 1000), chosen=SETTINGS)
     def begin(self, nodes: int, seed: int, chosen: dict[str, Any]) -> None:
-        self.network = CheckedNetwork(nodes, seed, **chosen)
+        self.network = CheckedNetwork(nodes, seed, spares=1, **chosen)
 
     def host(self, number: int) -> Host:
         return self.network.hosts[NodeId(1 + number % len(self.network.hosts))]
@@ -268,6 +313,14 @@ class AnyOrder(RuleBasedStateMachine):
     def transfer(self, who: int, to: int) -> None:
         self.network.transfer_at(self.host(who), self.host(to))
 
+    @rule(who=WHO, changes=st.lists(st.tuples(OPERATIONS, WHO), min_size=1, max_size=3), explicit=st.booleans())
+    def change(self, who: int, changes: list[tuple[int, int]], explicit: bool) -> None:
+        self.network.change_at(self.host(who), changes, explicit)
+
+    @rule(who=WHO)
+    def leave(self, who: int) -> None:
+        self.network.leave_at(self.host(who))
+
     @rule(who=WHO, peer=WHO)
     def unreachable(self, who: int, peer: int) -> None:
         self.network.unreachable_at(self.host(who), self.host(peer))
@@ -290,9 +343,11 @@ test_any_order_of_events_is_safe = pytest.mark.slow(AnyOrder.TestCase)
 def walk(seed: int, steps: int) -> CheckedNetwork:
     """A long random walk, with settings and probabilities of its own (swarm testing)."""
     rng = random.Random(seed)
+    spares = rng.choice([0, 1, 2, 3])
     network = CheckedNetwork(
         rng.choice([1, 2, 3, 3, 3, 4, 5]),
         seed,
+        spares,
         pre_vote=rng.random() < 0.7,
         lease_reads=rng.random() < 0.5,
         max_message_bytes=rng.choice([20, 200, 1 << 20]),
@@ -308,10 +363,18 @@ def walk(seed: int, steps: int) -> CheckedNetwork:
     def number() -> int:
         return 0 if rng.random() < in_order else rng.randrange(1000)
 
+    def leader() -> Host:
+        return max(hosts, key=lambda host: (host.up and host.node.is_leader, host.node.term))
+
+    def changes() -> list[tuple[int, int]]:
+        operations = rng.choices([ADD_VOTER, ADD_LEARNER, REMOVE], weights=[4, 2, 2], k=rng.choice([1, 1, 1, 2, 3]))
+        return [(operation, rng.randrange(len(hosts))) for operation in operations]
+
     in_order = rng.choice([0.3, 0.9, 1.0])
+    pace = rng.choice([1, 1, 3, 6])  # how much gets done between two things that go wrong
     events: list[tuple[float, Callable[[], None]]] = [
-        (40.0, lambda: network.deliver_nth(number())),
-        (25.0, lambda: network.save_one(who())),
+        (40.0 * pace, lambda: network.deliver_nth(number())),
+        (25.0 * pace, lambda: network.save_one(who())),
         (4.0, network.tick_next),
         (4.0, lambda: network.propose_at(who(), rng.choice([0, 1, 30]))),
         (1.0, lambda: network.forward_at(who())),
@@ -325,6 +388,9 @@ def walk(seed: int, steps: int) -> CheckedNetwork:
         (rng.choice([0, 0.2]), lambda: network.transfer_at(who(), who())),
         (rng.choice([0, 0.2]), lambda: network.campaign_at(who())),
         (rng.choice([0, 0.3]), lambda: network.unreachable_at(who(), who())),
+        (rng.choice([0, 1, 3]) if spares else 0, lambda: network.change_at(leader(), changes(), rng.random() < 0.2)),
+        (0.5 if spares else 0, lambda: network.leave_at(leader())),
+        (rng.choice([0, 0.5]) if spares else 0, lambda: network.wipe_if_removed(who())),
     ]
     chosen = rng.choices([event for _, event in events], weights=[weight for weight, _ in events], k=steps)
     for count, event in enumerate(chosen):
@@ -344,6 +410,9 @@ def heal(network: CheckedNetwork) -> None:
         host.sync()
         network.snapshot_at(host, 0)  # whoever is behind must get by without the entries
     network.advance(5_000_000)
+    if network.leader().node.configuration.voters_outgoing:
+        network.leave_at(network.leader())  # it was entered with explicit leave
+        network.advance(2_000_000)
     network.propose(b"after the storm")
     network.advance(1_000_000)
     network.check_all()
@@ -355,6 +424,8 @@ def test_a_random_walk_is_safe_and_ends_well_once_the_storm_is_over(block: int) 
     for seed in range(block * 5, block * 5 + 5):
         network = walk(seed, 1500)
         heal(network)
-        machines = [host.applied for host in network.hosts.values()]
+        taking_part = members(network.leader().node.committed_configuration)
+        assert not network.leader().node.configuration.voters_outgoing, f"seed {seed}: joint consensus was not left"
+        machines = [network[node_id].applied for node_id in taking_part]
         assert all(machine == machines[0] for machine in machines), f"seed {seed}: machines differ"
         assert machines[0][-1].data == b"after the storm", f"seed {seed}: no progress after healing"
