@@ -118,7 +118,7 @@ def _assignments(backend: Backend, settings: BrokerSettings, topic: NewTopic) ->
     factor = topic.replication_factor
     if factor == DEFAULT:
         factor = settings.default_replication_factor
-    nodes = backend.metadata.nodes
+    nodes = backend.metadata.placeable
     alive = [node for node in backend.alive_nodes() if node in nodes]
     # A node that is down for now is taken where the others are too few: a majority of the replicas will do.
     usable = alive if len(alive) >= factor else sorted(nodes)

@@ -40,6 +40,7 @@ __all__ = [
     "CreateTopic",
     "DeleteTopic",
     "ForgetNode",
+    "MemberCommand",
     "MetadataChange",
     "MetadataError",
     "MetadataMachine",
@@ -180,6 +181,11 @@ class MetadataMachine:
     @property
     def nodes(self) -> Mapping[NodeId, Node]:
         return self._nodes
+
+    @property
+    def placeable(self) -> Mapping[NodeId, Node]:
+        """The nodes that new topics may be placed on: neither leaving, nor still learning."""
+        return {node_id: node for node_id, node in self._nodes.items() if node.state == NodeState.VOTER}
 
     @property
     def removed(self) -> Mapping[NodeId, RemovedNode]:

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -34,12 +33,14 @@ from seatrial.server.errors import (
     ProposalLost,
     Refused,
 )
+from seatrial.server.http_answers import BadRequest, RefusedRequest, json_response
 from seatrial.server.key_value import CONSISTENCIES, KeyValueService, Precondition, Session
 from seatrial.server.logs import Logger
 from seatrial.server.replica import Replica
 
 if TYPE_CHECKING:
     from seatrial.server.hooks import TestHooks
+    from seatrial.server.members_api import MembersApi
 
 TIMEOUT_S_DEFAULT = 5.0
 TIMEOUT_S_MAX = 60.0
@@ -71,22 +72,15 @@ class Status(Protocol):
         """None without --test-hooks."""
 
 
-class BadRequest(Exception):
-    """The request itself is wrong; the message says how."""
-
-
-def json_response(status: int, body: object, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
-
-
 class AdminApi:
     """The routes; each method is one."""
 
-    def __init__(self, status: Status, logger: Logger, token: str) -> None:
+    def __init__(self, status: Status, logger: Logger, token: str, members: MembersApi | None = None) -> None:
         self._status = status
         self._logger = logger
         group = "/api/v1/raft/groups/{name:path}"
-        routes = [
+        routes = members.routes(self._guarded) if members is not None else []
+        routes += [
             Route("/api/v1/raft/info", self._guarded(self.raft_info)),
             Route(group + "/transfer", self._guarded(self.transfer), methods=["POST"]),
             Route(group + "/snapshot", self._guarded(self.snapshot), methods=["POST"]),
@@ -138,6 +132,8 @@ class AdminApi:
                 return await endpoint(request)
             except (BadRequest, BadFilter) as error:
                 return self._error(400, str(error), definite=True)
+            except RefusedRequest as error:
+                return self._error(error.status, str(error), definite=True, code=error.code)
             except NoSuchFilter as error:
                 return self._error(404, str(error), definite=True)
             except (NoLeader, ProposalLost, Refused) as error:
@@ -152,8 +148,10 @@ class AdminApi:
 
         return guarded
 
-    def _error(self, status: int, message: str, *, definite: bool) -> Response:
-        body = {"error": message, "definite": definite, "leader_id": self._status.leader_of("kv")}
+    def _error(self, status: int, message: str, *, definite: bool, code: str | None = None) -> Response:
+        body: dict[str, Any] = {"error": message, "definite": definite, "leader_id": self._status.leader_of("kv")}
+        if code is not None:
+            body["code"] = code
         return json_response(status, body)
 
     # ---- Raft ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which Raft groups this node takes part in, and where everything is: the `kafka.backend.Backend`.
 
-Rule: the metadata group alone says which topics and nodes there are; what it says is carried out here after it was
-applied, and a group's files are deleted only once this node is known to be up to date.
+Rule: the metadata group alone says which topics and nodes there are; `hosting` carries out what it says of partitions,
+`membership` what it says of members.
 Group 0 is the metadata, group 1 the key-value store, partitions begin at 16.
 Knows nothing of requests, sockets and HTTP.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,37 +19,36 @@ from seatrial.kafka import backend
 from seatrial.machines.commands import request_id_of
 from seatrial.machines.kv import KeyValueMachine
 from seatrial.machines.metadata import (
-    FIRST_PARTITION_GROUP,
     MetadataChange,
     MetadataError,
     MetadataMachine,
     MetadataResult,
     Partition,
     RegisterNode,
+    ReplicaGone,
     SetClusterId,
     Topic,
     encode_command,
 )
-from seatrial.machines.partition_log import PartitionLog
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.roles import Role
 from seatrial.server.config import ServerConfig
-from seatrial.server.errors import OutcomeUnknown, ProposalLost, StartError
+from seatrial.server.directory import Directory
+from seatrial.server.errors import OutcomeUnknown, ProposalLost, Removed, StartError
+from seatrial.server.hosting import Hosting
 from seatrial.server.key_value import KeyValueService, predict_result
 from seatrial.server.logs import Logger
+from seatrial.server.membership import Membership
 from seatrial.server.multiraft import MultiRaft
-from seatrial.server.partition import HostedPartition, predict_outcome
+from seatrial.server.partition import HostedPartition
 from seatrial.server.replica import Replica, ReplicaOptions
-from seatrial.storage.errors import DamagedLog
 
 METADATA_GROUP: Final = GroupId(0)
 KEY_VALUE_GROUP: Final = GroupId(1)
 REGISTER_ATTEMPT_S: Final = 1.0
 RETRY_S: Final = 0.02
 ALIVE_SILENCE_US: Final = 2_000_000
-OPEN_A_TURN: Final = 8
-OPEN_PAUSE_S: Final = 0.01  # while as many groups as may are still electing their leaders
 ROLE_CHANGES_MAX: Final = 1_000
 
 
@@ -68,19 +67,38 @@ class RoleChange:
 class Broker:
     """All replicas of this node and what they are for."""
 
-    def __init__(self, config: ServerConfig, multiraft: MultiRaft, clock: Clock, rng: Rng, logger: Logger) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        directory: Directory,
+        multiraft: MultiRaft,
+        clock: Clock,
+        rng: Rng,
+        logger: Logger,
+        *,
+        nodes_changed: Callable[[], None],
+    ) -> None:
         self.config = config
+        self.directory = directory
         self.multiraft = multiraft
         self.metadata = MetadataMachine()
         self.role_changes: deque[RoleChange] = deque(maxlen=ROLE_CHANGES_MAX)
         self.registered = asyncio.Event()
-        self.refused_groups: dict[str, str] = {}  # name -> why its stored log cannot be used
         self._clock = clock
         self._rng = rng
         self._logger = logger
-        self._partitions: dict[tuple[str, int], HostedPartition] = {}
-        self._stale_topics: set[str] = set()  # changed in the metadata, not yet carried out
-        self._to_open: deque[tuple[Topic, Partition]] = deque()
+        self._nodes_changed = nodes_changed
+        self.membership = Membership(self, multiraft.loop, logger)
+        self.hosting = Hosting(
+            config.node_id,
+            multiraft,
+            self.metadata,
+            logger,
+            alive=self.alive_nodes,
+            replica_gone=self._replica_gone,
+            predicts="ack-before-commit" in config.unsafe,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
         self.role_changes_seen = 0
         self._told: dict[GroupId, tuple[str, int, int | None]] = {}
 
@@ -90,7 +108,8 @@ class Broker:
         Raises:
             DamagedLog: one of these two cannot be opened; without them the node is of no use.
         """
-        voters, unsafe = self.config.voters, self.config.unsafe
+        unsafe = self.config.unsafe
+        voters = () if self.directory.joined else self.config.voters
         self.metadata.listeners.append(self._metadata_changed)
         self.metadata_replica = self.multiraft.open(
             METADATA_GROUP, "metadata", self.metadata, voters, ReplicaOptions(request_id=request_id_of)
@@ -132,7 +151,7 @@ class Broker:
         return sorted(alive)
 
     def leadership(self, topic: str, partition: int) -> backend.Leadership:
-        hosted = self._partitions.get((topic, partition))
+        hosted = self.hosting.partitions.get((topic, partition))
         if hosted is not None:
             known = hosted.leader_id >= 0
             return backend.Leadership(hosted.leader_id, hosted.leader_epoch if known else -1, hosted.in_sync)
@@ -144,11 +163,20 @@ class Broker:
         return backend.Leadership(up[0] if up else -1, -1, up)
 
     def partition(self, topic: str, partition: int) -> HostedPartition | None:
-        return self._partitions.get((topic, partition))
+        return self.hosting.partitions.get((topic, partition))
+
+    @property
+    def refused_groups(self) -> dict[str, str]:
+        """Name -> why its stored log cannot be used."""
+        return self.hosting.refused
 
     def partitions(self) -> Sequence[HostedPartition]:
         """All that have a replica here, in order of topic and number."""
-        return [self._partitions[key] for key in sorted(self._partitions)]
+        return [self.hosting.partitions[key] for key in sorted(self.hosting.partitions)]
+
+    def hosted(self) -> list[HostedPartition]:
+        """All that have a replica here, in the order in which they were opened."""
+        return list(self.hosting.partitions.values())
 
     def new_request_id(self) -> bytes:
         return self._rng.bytes(16)
@@ -181,25 +209,32 @@ class Broker:
         """Tell the cluster this node's addresses, as often as it takes; ends when that is applied here.
 
         Raises:
-            StartError: the peers belong to a cluster of another name.
+            StartError: the peers belong to a cluster of another name, or know this node by another data directory.
+            Removed: this node's id was removed from the cluster, or was never added.
         """
         config = self.config
         commands = (
             SetClusterId(config.cluster_id),
             RegisterNode(
                 config.node_id,
-                str(config.raft_addr),
+                str(config.advertise_raft or config.raft_addr),
                 config.advertise_kafka.host,
                 config.advertise_kafka.port,
                 str(config.http_addr),
                 config.rack or None,
+                self.directory.number,
+                not self.directory.joined,
             ),
         )
         for command in commands:
             result = await self._propose_until_applied(encode_command(command, request_id=self.new_request_id()))
             if result.error == MetadataError.CLUSTER_ID_MISMATCH:
                 raise StartError(11, f"the peers do not belong to this cluster: {result.message}; check --cluster-id")
-        self._remove_deleted_groups()
+            if result.error == MetadataError.DIRECTORY_DIFFERS:
+                raise StartError(16, result.message)
+            if result.error:
+                raise Removed(result.message)
+        self.hosting.up_to_date()
         self.registered.set()
 
     async def _propose_until_applied(self, command: bytes) -> MetadataResult:
@@ -209,70 +244,35 @@ class Broker:
             except (backend.BackendError, ProposalLost) as error:
                 self._logger.debug("register_retry", reason=str(error))
 
-    def _remove_deleted_groups(self) -> None:
-        """Registered, so up to date with the metadata: what is stored of a group that it does not name was deleted."""
-        named = {p.group for topic in self.metadata.topics.values() for p in topic.partitions}
-        for group in self.multiraft.storage.groups():
-            if group >= FIRST_PARTITION_GROUP and group not in named:
-                self._logger.info("group_removed", group=group)
-                self.multiraft.remove_group(group)
-
-    # ---- topics come and go ----------------------------------------------------------------------------------------
+    # ---- the metadata changes --------------------------------------------------------------------------------------
 
     def _metadata_changed(self, change: MetadataChange) -> None:
-        if change.topics and not self._stale_topics:
-            self.multiraft.loop.call_soon(self._follow_metadata)
-        self._stale_topics.update(change.topics)
+        self.hosting.topics_changed(change.topics)
+        self.membership.wake()
+        if change.nodes:
+            self.multiraft.loop.call_soon(self._nodes_changed)
 
-    def _follow_metadata(self) -> None:
-        names, self._stale_topics = sorted(self._stale_topics), set()
-        for name in names:
-            topic = self.metadata.topics.get(name)
-            for key, hosted in list(self._partitions.items()):
-                if key[0] == name and (topic is None or hosted.topic_id != topic.topic_id):
-                    del self._partitions[key]
-                    self.multiraft.remove_group(hosted.replica.group)
-            if topic is not None:
-                self._to_open.extend((topic, p) for p in topic.partitions if self.config.node_id in p.replicas)
-        if self._to_open:
-            self._open_some()
+    def _replica_gone(self, topic: Topic, partition: Partition) -> None:
+        """The files of a replica that had moved away are deleted: tell it until it is known, or has changed again."""
+        task = self.multiraft.loop.create_task(self._report_gone(topic, partition))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _open_some(self) -> None:
-        """A few a loop turn: opening touches the disk, and heartbeats must not wait for a thousand of them."""
-        if not self.multiraft.may_campaign:
-            self.multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
-            return
-        for _ in range(OPEN_A_TURN):
-            if not self._to_open:
+    async def _report_gone(self, topic: Topic, partition: Partition) -> None:
+        gone = ReplicaGone(topic.topic_id, partition.index, partition.target_index, self.config.node_id)
+        while not self.hosting.is_closed:
+            try:
+                await self.propose_metadata(encode_command(gone, request_id=self.new_request_id()), REGISTER_ATTEMPT_S)
                 return
-            topic, placement = self._to_open.popleft()
-            current = self.metadata.topics.get(topic.name)
-            known = (topic.name, placement.index) in self._partitions
-            if current is not None and current.topic_id == topic.topic_id and not known:
-                self._open_partition(topic, placement)
-        self.multiraft.loop.call_soon(self._open_some)
+            except (backend.BackendError, ProposalLost) as error:
+                self._logger.debug("replica_gone_retry", reason=str(error))
 
-    def _open_partition(self, topic: Topic, placement: Partition) -> None:
-        name = f"{topic.name}/{placement.index}"
-        machine = PartitionLog()
-        predict = predict_outcome(machine) if "ack-before-commit" in self.config.unsafe else None
-        options = ReplicaOptions(keep_entries=None, predict=predict)
-        try:
-            replica = self.multiraft.open(placement.group, name, machine, placement.replicas, options)
-        except DamagedLog as error:
-            # This replica is refused; the others, and the rest of this node, go on.
-            self.refused_groups[name] = str(error)
-            self._logger.error("group_refused", group=name, reason=str(error))
-            return
-        self._partitions[topic.name, placement.index] = HostedPartition(
-            topic, placement, replica, machine, rack_of=self._rack_of, alive=self.alive_nodes
-        )
-        if placement.replicas[0] == self.config.node_id and replica.node.term == 0:
-            replica.campaign()  # new: the preferred leader need not wait for anybody's election timeout
-
-    def _rack_of(self, node_id: NodeId) -> str:
-        node = self.metadata.nodes.get(node_id)
-        return (node.rack if node else None) or ""
+    def close(self) -> None:
+        """Stop what goes on in the background."""
+        self.membership.close()
+        self.hosting.close()
+        for task in list(self._tasks):
+            task.cancel()
 
     # ---- roles -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +292,19 @@ class Broker:
             leader=now[2],
         )
         self.role_changes.append(change)
+        self.membership.wake()
         self._logger.info("role_changed", group=change.group, role=change.role, term=change.term, leader=change.leader)
+
+    def configuration_changed(self, replica: Replica) -> None:
+        configuration = replica.node.configuration
+        self._logger.info(
+            "configuration_changed",
+            group=replica.name,
+            voters=configuration.voters,
+            voters_outgoing=configuration.voters_outgoing,
+            learners=configuration.learners,
+        )
+        self.membership.wake()
 
     async def hand_over(self, timeout_s: float) -> None:
         """Give the lead of every group to its most caught-up follower that is up; as much as fits the time."""
@@ -304,7 +316,8 @@ class Broker:
             waiting = []
             for replica in led:
                 status = replica.status()
-                able = sorted((-progress.match_index, p) for p, progress in status.peers.items() if p in alive)
+                voters = alive & {*replica.node.configuration.voters}
+                able = sorted((-progress.match_index, p) for p, progress in status.peers.items() if p in voters)
                 if able:
                     if status.transfer_to is None:
                         replica.transfer_leadership(NodeId(able[0][1]))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Durability: TypeAlias = Literal["fsync", "os"]
 UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
+JOIN_WAIT = "wait"  # --join wait: an operator adds the node
 PEERS_EXAMPLE = "--peers 1@127.0.0.1:7101,2@127.0.0.1:7102,3@127.0.0.1:7103"
 
 
@@ -47,7 +48,11 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """A node's settings, checked.  `peers` holds the other voters' Raft addresses, never the node's own."""
+    """A node's settings, checked.  `peers` holds other nodes' Raft addresses, never the node's own.
+
+    `join`: None where the peers are those with which the cluster begins; else URLs of members to ask to be added by,
+    none of them where somebody else will ask.
+    """
 
     node_id: NodeId
     data_dir: str
@@ -57,6 +62,8 @@ class ServerConfig:
     kafka_addr: Address
     http_addr: Address
     advertise_kafka: Address
+    advertise_raft: Address | None = None  # None: raft_addr
+    join: tuple[str, ...] | None = None
     rack: str = ""
     durability: Durability = "fsync"
     heartbeat_ms: int = 50
@@ -74,6 +81,9 @@ class ServerConfig:
 
     @property
     def voters(self) -> tuple[NodeId, ...]:
+        """With which the cluster begins; none on a node that joins one."""
+        if self.join is not None:
+            return ()
         return tuple(sorted({self.node_id, *self.peers}))
 
 
@@ -162,6 +172,21 @@ def read_peers(text: str) -> dict[NodeId, str]:
     return peers
 
 
+def read_join(text: str) -> tuple[str, ...]:
+    """`http://host:port,…` as a tuple; `wait` as none."""
+    if text == JOIN_WAIT:
+        return ()
+    urls = tuple(filter(None, (part.strip().rstrip("/") for part in text.split(","))))
+    for url in urls:
+        scheme, separator, address = url.partition("://")
+        if scheme != "http" or not separator:
+            raise ValueError(f"{url!r} is not http://host:port of a member's HTTP API, nor the word {JOIN_WAIT}")
+        read_address(address)
+    if not urls:
+        raise ValueError(f"give the HTTP address of a member, such as http://127.0.0.1:9644, or the word {JOIN_WAIT}")
+    return urls
+
+
 def read_unsafe(text: str) -> frozenset[str]:
     switches = frozenset(filter(None, (part.strip() for part in text.split(","))))
     if unknown := switches - UNSAFE_SWITCHES:
@@ -175,10 +200,19 @@ OPTIONS: tuple[Option, ...] = (
     Option("data-dir", str, "directory for the node's log and state", None, "DIR", required=True),
     Option("cluster-id", read_name, "name of the cluster; nodes of another one are refused", "seatrial", "NAME"),
     Option("peers", read_peers, "Raft addresses of all nodes: 1@host:port,2@host:port,…", "", "LIST"),
+    Option(
+        "join",
+        read_join,
+        "HTTP addresses of members to be added by: http://host:port,…; or 'wait' to be added by an operator "
+        "(then with --peers); for a node that comes later",
+        None,
+        "LIST",
+    ),
     Option("raft-addr", read_address, "where to listen for peers", "127.0.0.1:7101", "ADDR"),
     Option("kafka-addr", read_address, "where to listen for Kafka clients", "127.0.0.1:9092", "ADDR"),
     Option("http-addr", read_address, "where to listen for HTTP", "127.0.0.1:9644", "ADDR"),
     Option("advertise-kafka", read_address, "address told to Kafka clients (default: --kafka-addr)", None, "ADDR"),
+    Option("advertise-raft", read_address, "address told to peers (default: --raft-addr)", None, "ADDR"),
     Option("rack", str, "the node's rack, for reads from the nearest replica", "", "NAME"),
     Option(
         "durability",
@@ -297,6 +331,8 @@ def _checked(values: dict[str, Any]) -> ServerConfig:
     node_id, peers = values["node_id"], dict(values["peers"])
     peers.pop(node_id, None)
     values["peers"] = peers
+    if values.get("join") == () and not peers:
+        raise UsageError(f"--join {JOIN_WAIT} needs --peers, whose connections are to be accepted: {PEERS_EXAMPLE}")
     heartbeat, election = values["heartbeat_ms"], values["election_timeout_ms"]
     if election < 3 * heartbeat:
         raise UsageError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from seatrial.kafka.backend import OutcomeUnknown, ProposalLost
 
-__all__ = ["DeadlinePassed", "NoLeader", "OutcomeUnknown", "ProposalLost", "Refused", "StartError"]
+__all__ = ["DeadlinePassed", "NoLeader", "OutcomeUnknown", "ProposalLost", "Refused", "Removed", "StartError"]
 
 
 class NoLeader(Exception):
@@ -30,6 +30,10 @@ class DeadlinePassed(Exception):
     def __init__(self, message: str, *, definite: bool) -> None:
         super().__init__(message)
         self.definite = definite
+
+
+class Removed(Exception):
+    """This node is no member of its cluster (any more); the message says what to do."""
 
 
 class StartError(Exception):

@@ -88,6 +88,7 @@ class KeyValueService:
         return await self._write(command, name, session is not None, timeout_s)
 
     async def _write(self, command: bytes, request_id: bytes, repeatable: bool, timeout_s: float) -> KvResult:
+        self._refuse_if_closed()
         deadline = self._loop.time() + timeout_s
         sent = False
         last: Exception | None = None
@@ -117,7 +118,12 @@ class KeyValueService:
         seen = f" (last: {last})" if last else ""
         raise DeadlinePassed(f"the write had no outcome within {timeout_s:g} s{seen}", definite=not sent)
 
+    def _refuse_if_closed(self) -> None:
+        if self._replica.closed:
+            raise NoLeader("this node takes part in the key-value store no more; ask another one")
+
     async def _read_barrier(self, timeout_s: float) -> None:
+        self._refuse_if_closed()
         deadline = self._loop.time() + timeout_s
         last: Exception | None = None
         while (left := deadline - self._loop.time()) > 0:

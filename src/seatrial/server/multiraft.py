@@ -48,6 +48,7 @@ class MultiRaft:
         transport: Transport,
         raft: RaftConfig,
         on_role_change: Callable[[Replica], None],
+        on_configuration_change: Callable[[Replica], None] = lambda replica: None,
     ) -> None:
         self.loop = loop
         self.storage = storage
@@ -59,6 +60,7 @@ class MultiRaft:
         self._rng = rng
         self._raft = raft
         self._on_role_change = on_role_change
+        self._on_configuration_change = on_configuration_change
         self._dirty: list[Replica] = []
         self._scheduled = False
         self._timers: list[tuple[int, GroupId]] = []
@@ -83,6 +85,8 @@ class MultiRaft:
         self, group: GroupId, name: str, machine: Machine, voters: Sequence[NodeId], options: ReplicaOptions
     ) -> Replica:
         """Begin to take part in a group, from what is stored of it.
+
+        `voters`: with which the group began; none on a node that was added later, and learns them from the leader.
 
         Raises:
             DamagedLog: its stored log is damaged; the group is not opened.
@@ -116,11 +120,12 @@ class MultiRaft:
         self.replicas.pop(group).close()
         self._campaigning.discard(group)
 
-    def remove_group(self, group: GroupId) -> None:
-        """Stop taking part, and delete what is stored."""
+    def remove_group(self, group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
+        """Stop taking part, and delete what is stored; `done` when that will survive a crash."""
         if group in self.replicas:
             self.close_group(group)
-        self.storage.remove_group(group)
+        self._early.pop(group, None)
+        self.storage.remove_group(group, done=done)
 
     def mark_dirty(self, replica: Replica) -> None:
         if not replica.dirty:
@@ -141,6 +146,9 @@ class MultiRaft:
         else:
             self._campaigning.discard(replica.group)
         self._on_role_change(replica)
+
+    def configuration_changed(self, replica: Replica) -> None:
+        self._on_configuration_change(replica)
 
     async def close(self) -> None:
         """Stop all groups, finish what is queued for the disk, close connections."""

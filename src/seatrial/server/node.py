@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any, Final
 from seatrial.env import Clock, Files, Rng
 from seatrial.kafka.backend import BrokerSettings
 from seatrial.kafka.dispatch import Dispatcher
+from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
-from seatrial.raft.ids import GroupId
+from seatrial.raft.ids import GroupId, NodeId
 from seatrial.server.broker import Broker, role_name
 from seatrial.server.config import ServerConfig
+from seatrial.server.directory import start_directory
 from seatrial.server.disk_latency import TimedFiles
-from seatrial.server.errors import StartError
+from seatrial.server.errors import Removed, StartError
+from seatrial.server.joining import join
 from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
+from seatrial.server.reconfiguration import takes_part
 from seatrial.server.replica import Replica
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
 from seatrial.storage.segments import SegmentStorage
 from seatrial.transport.framed import FramedTransport
+from seatrial.transport.handshake import Refusal, Rejected
 
 if TYPE_CHECKING:
     from seatrial.server.hooks import TestHooks
@@ -85,7 +90,12 @@ class Node:
             report=lambda text: logger.warning("storage", message=text),
             now_us=clock.now_us,
         )
-        self.incarnation = next_incarnation(files, config.data_dir)  # only now is the directory known to be ours
+        # Only now is the directory known to be ours.
+        self.directory = start_directory(
+            files, config.data_dir, rng.child("directory"), clock, joins=config.join is not None
+        )
+        self.removed: str | None = None  # why this node is no member of its cluster any more
+        self._remembered: set[object] = set()
         transport = FramedTransport(
             config.node_id,
             config.cluster_id,
@@ -94,6 +104,8 @@ class Node:
             clock=clock,
             rng=rng.child("transport"),
             report=lambda text: logger.warning("transport", message=text),
+            directory=self.directory.number,
+            on_rejected=self._rejected,
         )
         self.transport = transport
         raft = RaftConfig(
@@ -110,12 +122,22 @@ class Node:
             transport=transport,
             raft=raft,
             on_role_change=lambda replica: self.broker.role_changed(replica),
+            on_configuration_change=lambda replica: self.broker.configuration_changed(replica),
         )
-        self.broker = Broker(config, self.multiraft, clock, rng.child("broker"), logger)
+        self.broker = Broker(
+            config,
+            self.directory,
+            self.multiraft,
+            clock,
+            rng.child("broker"),
+            logger,
+            nodes_changed=self._nodes_changed,
+        )
         self.hooks = self._test_hooks() if config.test_hooks else None
+        factor = config.default_replication_factor
         settings = BrokerSettings(
             auto_create_topics=config.auto_create_topics,
-            default_replication_factor=min(config.default_replication_factor, len(config.voters)),
+            default_replication_factor=min(factor, len(config.voters)) if config.voters else factor,
             max_message_bytes=config.max_message_bytes,
             fetch_from_followers=config.fetch_from_followers,
         )
@@ -148,12 +170,14 @@ class Node:
             raise StartError(10, f"cannot listen: {error}") from error
         self._spawn(self._register())
         self._spawn(self._sample_lag())
+        self._spawn(self.broker.membership.run())
 
     async def _start_admin(self) -> None:
         # Imported here: by now the peers are dialled, and the 40 ms that this takes overlap with their start.
         from seatrial.server.admin import AdminApi, AdminServer
+        from seatrial.server.members_api import MembersApi
 
-        api = AdminApi(self, self.logger, self.config.http_token)
+        api = AdminApi(self, self.logger, self.config.http_token, MembersApi(self.broker))
         self._admin = AdminServer(api, self.logger)
         await self._admin.start(self.config.http_addr, self._listen)
 
@@ -162,11 +186,90 @@ class Node:
 
     async def _register(self) -> None:
         try:
+            if self.directory.joined:
+                await join(self.config, self.directory, self.logger, is_member=self._is_member, add_peer=self._add_peer)
             await self.broker.register()
         except StartError as error:
             self._on_fatal(error)
             return
-        self.logger.info("ready", incarnation=self.incarnation, controller=self.broker.controller_id)
+        except Removed as error:
+            self._leave(str(error))
+            return
+        self.logger.info("ready", incarnation=self.directory.incarnation, controller=self.broker.controller_id)
+
+    # ---- members come and go ---------------------------------------------------------------------------------------
+
+    def _is_member(self) -> bool:
+        """As far as it knows itself: some group has told it that it takes part."""
+        node = self.broker.metadata_replica.node
+        return takes_part(node.configuration, self.config.node_id)
+
+    def _add_peer(self, peer: NodeId, address: str) -> None:
+        """Who is named in --peers is dialled there: the address may lead through something that is this node's own."""
+        if self.removed is None:
+            self.transport.add_peer(peer, self.config.peers.get(peer, address))
+
+    def _nodes_changed(self) -> None:
+        """Dial new members, hang up on removed ones; called when the metadata has changed."""
+        metadata, me = self.broker.metadata, self.config.node_id
+        if self.removed is not None:
+            return
+        if me in metadata.removed:
+            self._leave(f"node {me} was removed from cluster {self.config.cluster_id!r}")
+            return
+        for node_id in sorted(metadata.nodes):
+            node = metadata.nodes[node_id]
+            if node_id != me:
+                address = node.raft_address if node.joined else self.config.peers.get(node_id, node.raft_address)
+                self.transport.add_peer(node_id, address, directory=node.directory)
+        for node_id in sorted(metadata.removed):
+            self.transport.remove_peer(node_id, for_good=True)
+        # What --peers does not say has to be known at the next start before anybody is heard.
+        known: set[object] = {(n.node_id, n.raft_address) for n in metadata.nodes.values() if n.joined}
+        if self.directory.joined:
+            known = {(n.node_id, n.raft_address) for n in metadata.nodes.values()}
+        known |= {*metadata.removed}
+        if known != self._remembered:
+            self._remembered = known
+            self._remember_members()
+
+    def _remember_members(self) -> None:
+        replica = self.broker.metadata_replica
+        meta = replica.storage.snapshot_meta
+        if meta is not None and meta.last_included_index >= replica.last_applied:
+            return
+        if not replica.closed and not replica.make_snapshot():
+            self._loop.call_later(SAMPLE_S, self._remember_members)
+
+    def _rejected(self, peer: NodeId, rejected: Rejected) -> None:
+        """A peer will not talk to this node."""
+        if rejected.refusal == Refusal.REMOVED:
+            self._leave(str(rejected))
+        elif rejected.refusal == Refusal.DIRECTORY:
+            reached("a node was told that it had lost its data directory")
+            text = (
+                f"node {peer} knows this node by another data directory, so what it had promised is lost: it must not "
+                f"come back in place; start it with a new --node-id and --join, then "
+                f"`seatrial members replace {self.config.node_id} NEW-ID`"
+            )
+            self._on_fatal(StartError(16, text))
+
+    def _leave(self, reason: str) -> None:
+        """No member any more: take part in nothing, tell whoever asks, and leave what is stored alone."""
+        if self.removed is not None:
+            return
+        self.removed = reason
+        reached("a node heard that it had been removed")
+        self.logger.error("removed", reason=reason)
+        self.broker.close()
+        for group in list(self.multiraft.replicas):
+            self.multiraft.close_group(group)
+        for peer in list(self.transport.peers()):
+            self.transport.remove_peer(peer)
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._spawn(self.listener.close())
 
     async def _sample_lag(self) -> None:
         while True:
@@ -177,9 +280,11 @@ class Node:
     async def stop(self) -> None:
         """Give the lead away, finish what is queued for the disk, close everything."""
         await self.broker.hand_over(HAND_OVER_S)
+        self.broker.close()
         for task in self._tasks:
             task.cancel()
-        await self.listener.close()
+        if self.removed is None:
+            await self.listener.close()
         if self._admin is not None:
             await self._admin.close()
         await self.multiraft.close()
@@ -197,7 +302,8 @@ class Node:
         return {
             "node_id": self.config.node_id,
             "cluster_id": self.config.cluster_id,
-            "incarnation": self.incarnation,
+            "incarnation": self.directory.incarnation,
+            "removed": self.removed,
             "is_leader": broker.metadata_replica.node.is_leader,
             **{k: metadata[k] for k in ("leader_id", "term", "role", "commit_index", "last_applied", "last_index")},
             "groups": [self.group_info(replica) for replica in replicas],
@@ -220,6 +326,8 @@ class Node:
             "first_index": storage.first_index,
             "digest": replica.machine.digest,
             "voters": list(node.configuration.voters),
+            "voters_outgoing": list(node.configuration.voters_outgoing),
+            "learners": list(node.configuration.learners),
         }
 
     def leader_of(self, name: str) -> int | None:
@@ -239,6 +347,10 @@ class Node:
         return None if replica is None else replica.group
 
     def is_ready(self) -> str | None:
+        if self.removed is not None:
+            return f"this node is no member any more: {self.removed}"
+        if self.directory.joined and not self._is_member():
+            return "this node has not joined yet"
         if self.broker.metadata_replica.node.leader is None:
             return "the metadata group has no leader yet"
         if not self.broker.registered.is_set():
@@ -286,19 +398,3 @@ def build_node(
         )
     except (StorageError, OSError) as error:
         raise start_error(error) from error
-
-
-def next_incarnation(files: Files, data_dir: str) -> int:
-    """Counts the starts of this data directory, from 1; durable before it is used."""
-    path = f"{data_dir}/incarnation"
-    file = files.open(path, create=True)
-    try:
-        text = file.read(0, 20).strip()
-        incarnation = int(text) + 1 if text.isdigit() else 1
-        file.write(0, [b"%-20d" % incarnation])
-        file.sync()
-    finally:
-        file.close()
-    if incarnation == 1:
-        files.sync_directory(data_dir)  # its name too: or a power cut would let it count from 1 again
-    return incarnation

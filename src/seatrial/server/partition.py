@@ -43,7 +43,7 @@ class HostedPartition:
         self.topic = topic.name
         self.topic_id = topic.topic_id
         self.partition = placement.index
-        self.replicas: Sequence[int] = placement.replicas
+        self.placement = placement  # as the metadata has it now
         self.replica = replica
         self.machine = machine
         self.appended_bytes = 0
@@ -51,6 +51,10 @@ class HostedPartition:
         self._past = LagMemory()
         self._rack_of = rack_of
         self._alive = alive
+
+    @property
+    def replicas(self) -> Sequence[int]:
+        return self.placement.replicas
 
     # ---- leadership ------------------------------------------------------------------------------------------------
 
@@ -99,7 +103,7 @@ class HostedPartition:
         me = node.status().node_id
         if not rack or not node.is_leader or self._rack_of(me) == rack:
             return -1
-        near = sorted(n for n in self._caught_up() if n != me and self._rack_of(NodeId(n)) == rack)
+        near = sorted(n for n in self.in_sync if n != me and self._rack_of(NodeId(n)) == rack)
         return near[0] if near else -1
 
     def remember_for_lag(self, now_us: int) -> None:

@@ -34,6 +34,8 @@ EXIT_STATUS: Mapping[str, int] = {
     "damaged": 13,  # a log or snapshot is damaged other than by a torn tail
     "full": 14,  # the disk is full
     "storage": 15,  # any other failed read, write or sync
+    "amnesia": 16,  # the cluster knows this node by another data directory: what it had promised is lost
+    "not a member": 17,  # the node was removed, or may not join as it is
     "usage": 64,
 }
 

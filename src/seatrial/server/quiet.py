@@ -21,6 +21,7 @@ from typing import Final
 
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import ForwardProposal, Heartbeat, HeartbeatResponse, Message
+from seatrial.server.reconfiguration import takes_part
 from seatrial.server.replica import Replica
 
 HOST_GROUP: Final = GroupId(2)  # not a Raft group: what hosts say to each other travels under this id
@@ -79,6 +80,8 @@ class QuietGroups:
         status = replica.status()
         if status.commit_index != status.last_index or status.pending_reads or status.transfer_to is not None:
             return False
+        if status.configuration.voters_outgoing:
+            return False
         if any(progress.match_index != status.last_index for progress in status.peers.values()):
             return False
         self._led[replica.group] = replica
@@ -92,7 +95,7 @@ class QuietGroups:
         self._epoch += 1
         replica.idle_beats = 0
         for peer, at_us in sorted(self._answered_us.items()):
-            if now_us - at_us < self._fresh_us and peer in replica.node.configuration.voters:
+            if now_us - at_us < self._fresh_us and takes_part(replica.node.configuration, peer):
                 replica.node.step(HeartbeatResponse(peer, self._node_id, replica.node.term, 0), now_us)
 
     def beat(self, now_us: int) -> list[Replica]:

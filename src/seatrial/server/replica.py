@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.inspection import Status
+from seatrial.raft.membership import ConfigurationChange
 from seatrial.raft.messages import Entry, Message, Snapshot, SnapshotMeta
 from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
@@ -53,6 +54,9 @@ class Host(Protocol):
     def send(self, group: GroupId, messages: Sequence[Message]) -> None: ...
 
     def role_changed(self, replica: Replica) -> None: ...
+
+    def configuration_changed(self, replica: Replica) -> None:
+        """Another configuration is in effect here, committed or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +192,11 @@ class Replica:
         self.node.transfer_leadership(to, self.host.now_us())
         self.host.mark_dirty(self)
 
+    def reconfigure(self, change: ConfigurationChange) -> None:
+        """Begin a change of members.  Raises ProposalRefused, of which ConfigurationRefused says why not now."""
+        self.node.propose_configuration(change, self.host.now_us())
+        self.host.mark_dirty(self)
+
     def campaign(self) -> None:
         self.node.campaign(self.host.now_us())
         self.host.mark_dirty(self)
@@ -232,6 +241,8 @@ class Replica:
             )
         if ready.role_changed:
             self._role_changed()
+        if ready.configuration_changed is not None:
+            self.host.configuration_changed(self)
         if ready.committed:
             self._apply(ready.committed)
         if ready.reads:
@@ -311,14 +322,22 @@ class Replica:
         ):
             self.make_snapshot()
 
-    def make_snapshot(self) -> None:
-        """Save the machine's state as of now, and then forget the log behind it but for the tail that is kept."""
-        if self._snapshot_pending or self.last_applied == 0:
-            return
+    def make_snapshot(self) -> bool:
+        """Save the machine's state as of now, and then forget the log behind it but for the tail that is kept.
+
+        False where another snapshot is being saved just now.
+        """
+        if self._snapshot_pending:
+            return False
+        if self.last_applied == 0:
+            return True
         self._snapshot_pending = True
         self._applied_since_snapshot = self._bytes_since_snapshot = 0
-        meta = SnapshotMeta(self.last_applied, self.applied_term, self.node.configuration)
+        # The one in effect at that entry, which is not the latest while a change is not yet applied.
+        configuration = self.node.configuration_at(self.last_applied)
+        meta = SnapshotMeta(self.last_applied, self.applied_term, configuration)
         self.storage.save_snapshot(Snapshot(meta, self.machine.snapshot()), done=lambda: self._snapshot_saved(meta))
+        return True
 
     def _snapshot_saved(self, meta: SnapshotMeta) -> None:
         self._snapshot_pending = False

@@ -77,7 +77,8 @@ class LogStorage(Protocol):
     def open_group(self, group: GroupId) -> GroupStorage:
         """Open or create.  Raises DamagedLog (file and offset) where damage is not a torn tail."""
 
-    def remove_group(self, group: GroupId) -> None: ...
+    def remove_group(self, group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
+        """Forget it and what is stored of it; `done` is called when that survives a power cut."""
 
     def close(self) -> None:
         """Finish queued saves, then close the files."""

@@ -125,8 +125,9 @@ class MemoryStorage:
     def open_group(self, group: GroupId) -> MemoryGroup:
         return self._groups.setdefault(group, MemoryGroup(self._defer))
 
-    def remove_group(self, group: GroupId) -> None:
+    def remove_group(self, group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
         self._groups.pop(group, None)
+        self._defer(done)
 
     def close(self) -> None:
         """Nothing to finish: the groups stay, for whoever opens them again."""

@@ -68,6 +68,7 @@ class SegmentStorage:
         self._dirty: dict[GroupId, SegmentGroup] = {}
         self._waiting: list[Callable[[], None]] = []
         self._removing: dict[GroupId, int | None] = {}  # with the watermark slot to erase
+        self._removal_awaited: dict[GroupId, list[Callable[[], None]]] = {}
         self._scheduled = self._writing = self._closed = False
         self._inline = InlineWrites(now_us)
         self._write_failed = False  # of whoever writes, the worker or the loop; never both at once
@@ -231,8 +232,9 @@ class SegmentStorage:
 
     # Removing groups.
 
-    def remove_group(self, group: GroupId) -> None:
+    def remove_group(self, group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
         """Forget the group and remove its files, which may be damaged, in the background."""
+        self._removal_awaited.setdefault(group, []).append(done)
         if group in self._removing:
             return
         opened = self._open.pop(group, None)
@@ -250,6 +252,8 @@ class SegmentStorage:
             if slot is not None:
                 self._watermarks.released(slot)
             self._removing.pop(group, None)
+            for awaited in self._removal_awaited.pop(group):
+                awaited()
 
         def behind_the_slow_worker() -> None:
             if not self._closed:  # which finishes removals itself

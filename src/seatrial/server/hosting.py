@@ -1,0 +1,181 @@
+"""The partitions that this node holds: opened, moved in and given up as the metadata says.
+
+Rule: what the metadata says is carried out after it was applied.  A replica of which nothing is stored here is opened
+only once this node is known to be up to date with the metadata: by an old state it could be one that was given up
+since, and an empty replica that thinks itself an old one could vote for a leader of the past.  Files are deleted only
+when the metadata no longer wants them here, and that they are gone is reported when it will survive a crash.
+Knows nothing of requests, and of how a group's members change.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from seatrial.machines.metadata import FIRST_PARTITION_GROUP, MetadataMachine, Partition, Topic
+from seatrial.machines.partition_log import PartitionLog
+from seatrial.marks import reached
+from seatrial.raft.ids import GroupId, NodeId
+from seatrial.server.logs import Logger
+from seatrial.server.multiraft import MultiRaft
+from seatrial.server.partition import HostedPartition, predict_outcome
+from seatrial.server.replica import ReplicaOptions
+from seatrial.storage.errors import DamagedLog, GroupBeingRemoved
+
+OPEN_A_TURN: Final = 8
+OPEN_PAUSE_S: Final = 0.01  # while as many groups as may are still electing their leaders
+RETRY_OPEN_S: Final = 0.1
+
+Key = tuple[str, int]
+
+
+class Hosting:
+    """The partitions with a replica here, by topic and number."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        multiraft: MultiRaft,
+        metadata: MetadataMachine,
+        logger: Logger,
+        *,
+        alive: Callable[[], Sequence[int]],
+        replica_gone: Callable[[Topic, Partition], None],
+        predicts: bool,
+    ) -> None:
+        self.partitions: dict[Key, HostedPartition] = {}
+        self.refused: dict[str, str] = {}  # name -> why its stored log cannot be used
+        self._node_id = node_id
+        self._multiraft = multiraft
+        self._metadata = metadata
+        self._logger = logger
+        self._alive = alive
+        self._replica_gone = replica_gone
+        self._predicts = predicts
+        self._stored: set[GroupId] = set(multiraft.storage.groups())
+        self._up_to_date = False
+        self._stale_topics: set[str] = set()  # changed in the metadata, not yet carried out
+        self._to_open: deque[Key] = deque()
+        self._opening = False
+        self._departures: set[tuple[GroupId, int]] = set()  # replicas given up, and for which target
+        self.is_closed = False
+
+    def topics_changed(self, topics: Collection[str]) -> None:
+        if topics and not self._stale_topics:
+            self._multiraft.loop.call_soon(self._follow)
+        self._stale_topics.update(topics)
+
+    def up_to_date(self) -> None:
+        """This node knows all that was decided before its start: what was held off may be done now."""
+        self._up_to_date = True
+        wanted = {
+            partition.group
+            for topic in self._metadata.topics.values()
+            for partition in topic.partitions
+            if self._node_id in partition.hosts
+        }
+        for group in self._multiraft.storage.groups():
+            if group >= FIRST_PARTITION_GROUP and group not in wanted:
+                self._logger.info("group_removed", group=group)
+                self._close(group)
+                self._multiraft.remove_group(group)
+        self.topics_changed(sorted(self._metadata.topics))
+
+    def close(self) -> None:
+        """Take part in nothing any more; what is stored stays."""
+        self.is_closed = True
+        self.partitions.clear()
+        self._to_open.clear()
+
+    def _close(self, group: GroupId) -> None:
+        for key, hosted in list(self.partitions.items()):
+            if hosted.replica.group == group:
+                del self.partitions[key]
+
+    # ---- what changed ----------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        names, self._stale_topics = sorted(self._stale_topics), set()
+        if self.is_closed:
+            return
+        for name in names:
+            topic = self._metadata.topics.get(name)
+            for key, hosted in list(self.partitions.items()):
+                if key[0] == name and (topic is None or hosted.topic_id != topic.topic_id):
+                    del self.partitions[key]
+                    self._multiraft.remove_group(hosted.replica.group)
+            for partition in topic.partitions if topic is not None else ():
+                assert topic is not None
+                self._follow_partition(topic, partition)
+        if self._to_open and not self._opening:
+            self._open_some()
+
+    def _follow_partition(self, topic: Topic, partition: Partition) -> None:
+        key = (topic.name, partition.index)
+        hosted = self.partitions.get(key)
+        if self._node_id in partition.hosts:
+            if hosted is not None:
+                hosted.placement = partition
+            elif self._up_to_date or partition.group in self._stored:
+                self._to_open.append(key)
+            return
+        if hosted is not None:
+            reached("a replica was given up after its partition had moved")
+            self._logger.info("replica_given_up", group=hosted.replica.name)
+            del self.partitions[key]
+        departure = (partition.group, partition.target_index)
+        is_leaving = hosted is not None or self._node_id in partition.lingering
+        if self._up_to_date and is_leaving and departure not in self._departures:
+            self._departures.add(departure)
+            self.refused.pop(f"{topic.name}/{partition.index}", None)
+            self._multiraft.remove_group(partition.group, done=lambda: self._replica_gone(topic, partition))
+
+    # ---- opening ---------------------------------------------------------------------------------------------------
+
+    def _open_some(self) -> None:
+        """A few a loop turn: opening touches the disk, and heartbeats must not wait for a thousand of them."""
+        self._opening = True
+        if not self._multiraft.may_campaign:
+            self._multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
+            return
+        for _ in range(OPEN_A_TURN):
+            if not self._to_open:
+                self._opening = False
+                return
+            key = self._to_open.popleft()
+            topic = self._metadata.topics.get(key[0])
+            if topic is not None and key[1] < len(topic.partitions) and key not in self.partitions:
+                partition = topic.partitions[key[1]]
+                if self._node_id in partition.hosts:
+                    self._open(topic, partition)
+        self._multiraft.loop.call_soon(self._open_some)
+
+    def _open(self, topic: Topic, partition: Partition) -> None:
+        name = f"{topic.name}/{partition.index}"
+        machine = PartitionLog()
+        predict = predict_outcome(machine) if self._predicts else None
+        options = ReplicaOptions(keep_entries=None, predict=predict)
+        first = partition.first_configuration(self._node_id)
+        try:
+            replica = self._multiraft.open(partition.group, name, machine, first, options)
+        except GroupBeingRemoved:
+            reached("a replica was wanted while its old files were still being deleted")
+            self._multiraft.loop.call_later(RETRY_OPEN_S, self.topics_changed, [topic.name])
+            return
+        except DamagedLog as error:
+            # This replica is refused; the others, and the rest of this node, go on.
+            self.refused[name] = str(error)
+            self._logger.error("group_refused", group=name, reason=str(error))
+            return
+        if not first:
+            self._logger.info("replica_moves_in", group=name)
+        self.partitions[topic.name, partition.index] = HostedPartition(
+            topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive
+        )
+        if first and partition.replicas[0] == self._node_id and replica.node.term == 0:
+            replica.campaign()  # new: the preferred leader need not wait for anybody's election timeout
+
+    def rack_of(self, node_id: NodeId) -> str:
+        node = self._metadata.nodes.get(node_id)
+        return (node.rack if node else None) or ""

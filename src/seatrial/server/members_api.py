@@ -1,0 +1,264 @@
+"""The HTTP API of membership: of the cluster, and of each partition.
+
+    GET    /api/v1/members                                   members, removed ids, and what changes wait for
+    POST   /api/v1/members {"node_id", "raft_addr", …}       add one, as a learner that is promoted when caught up
+    POST   /api/v1/members/{id}/promote                      a learner that was added with "learner": true
+    POST   /api/v1/members/{id}/replace {"node_id", …}       the new node takes every place of the old one
+    DELETE /api/v1/members/{id}                              its replicas move away, then it leaves
+    GET    /api/v1/raft/groups/{topic}/{partition}/members   as the Raft group and as the metadata have it
+    POST   …/members {"add": […], "remove": […], "learners": […], "override": false}
+
+Any node takes them: what is decided is a command to the metadata group, which is passed on to its leader.  Answers come
+when the change is decided, not when it is carried out; GET tells what it waits for.
+Rule: a request that has been carried out already is answered as if it had just been.
+Knows nothing of how changes are carried out (`membership`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from seatrial.kafka.backend import BackendError
+from seatrial.machines.metadata import (
+    AddNode,
+    AssignReplicas,
+    MetadataError,
+    MetadataResult,
+    Node,
+    NodeState,
+    Partition,
+    PromoteNode,
+    RemoveNode,
+    Topic,
+    encode_command,
+)
+from seatrial.machines.metadata import MemberCommand as Command
+from seatrial.raft.ids import NodeId
+from seatrial.server.broker import Broker
+from seatrial.server.config import Address, read_address
+from seatrial.server.errors import NoLeader, OutcomeUnknown
+from seatrial.server.http_answers import BadRequest, RefusedRequest, json_response
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Body = TypeVar("Body")
+DECISION_TIMEOUT_S: Final = 5.0
+NOT_FOUND: Final = (MetadataError.UNKNOWN_NODE, MetadataError.UNKNOWN_TOPIC)
+
+
+class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node to add.  What is not given, it tells itself when it starts."""
+
+    node_id: int
+    raft_addr: str = ""
+    kafka_addr: str = ""
+    http_addr: str = ""
+    rack: str = ""
+    cluster_id: str = ""
+    directory: int = 0
+    learner: bool = False
+
+
+class PartitionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nodes to add as replicas, to remove, and to have as learners; `override`: also while another change goes on."""
+
+    add: tuple[int, ...] = ()
+    remove: tuple[int, ...] = ()
+    learners: tuple[int, ...] = ()
+    override: bool = False
+
+
+class MembersApi:
+    """The routes; each method is one."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def routes(self, guarded: Callable[[Endpoint], Endpoint]) -> list[Route]:
+        member = "/api/v1/members/{node_id:int}"
+        return [
+            Route("/api/v1/members", guarded(self.members), methods=["GET", "POST"]),
+            Route(member + "/promote", guarded(self.promote), methods=["POST"]),
+            Route(member + "/replace", guarded(self.replace), methods=["POST"]),
+            Route(member, guarded(self.remove), methods=["DELETE"]),
+            Route(
+                "/api/v1/raft/groups/{topic}/{partition:int}/members",
+                guarded(self.partition_members),
+                methods=["GET", "POST"],
+            ),
+        ]
+
+    # ---- the cluster -----------------------------------------------------------------------------------------------
+
+    async def members(self, request: Request) -> Response:
+        if request.method == "POST":
+            await self._add(await _read(request, NewMember))
+            return json_response(202, self._told())
+        return json_response(200, self._told())
+
+    def _told(self) -> dict[str, Any]:
+        broker, metadata = self._broker, self._broker.metadata
+        alive = set(broker.alive_nodes())
+        leader = broker.metadata_replica.node.leader
+        return {
+            "cluster_id": broker.cluster_id,
+            "leader_id": leader,
+            "members": [
+                {
+                    "node_id": node.node_id,
+                    "state": NodeState(node.state).name.lower(),
+                    "alive": node.node_id in alive,
+                    "raft_addr": node.raft_address,
+                    "kafka_addr": str(Address(node.kafka_host, node.kafka_port)) if node.kafka_host else "",
+                    "http_addr": node.http_address,
+                    "rack": node.rack or "",
+                    "keeps": broker.membership.what_keeps(node.node_id) if _is_leaving(node) else None,
+                }
+                for node in (metadata.nodes[n] for n in sorted(metadata.nodes))
+            ],
+            "removed": sorted(metadata.removed),
+            "moving": [
+                f"{name}/{partition.index}"
+                for name in sorted(metadata.topics)
+                for partition in metadata.topics[name].partitions
+                if not partition.settled
+            ],
+            "waiting_for": dict(sorted(broker.membership.waiting_for.items())),
+        }
+
+    async def _add(self, new: NewMember) -> MetadataResult:
+        if not 1 <= new.node_id <= 0xFFFF:
+            raise BadRequest(f'"node_id" is 1 to 65535, not {new.node_id}')
+        if new.cluster_id and new.cluster_id != self._broker.cluster_id:
+            text = f"this is cluster {self._broker.cluster_id!r}, not {new.cluster_id!r}; check --cluster-id"
+            raise RefusedRequest(409, "CLUSTER_ID_MISMATCH", text)
+        raft = _address(new.raft_addr, "raft_addr")
+        if not raft.host or not raft.port:
+            raise BadRequest('"raft_addr" is needed: host:port at which the others reach the node')
+        kafka = _address(new.kafka_addr, "kafka_addr") if new.kafka_addr else Address("", 0)
+        http = str(_address(new.http_addr, "http_addr")) if new.http_addr else ""
+        return await self._decide(
+            AddNode(new.node_id, str(raft), kafka.host, kafka.port, http, new.rack or None, new.directory, new.learner)
+        )
+
+    async def promote(self, request: Request) -> Response:
+        broker, node_id = self._broker, _node_id(request)
+        node = broker.metadata.nodes.get(node_id)
+        if node is not None and node.state == NodeState.LEARNER:
+            replica = broker.metadata_replica
+            if not replica.node.is_leader:
+                leader = broker.metadata.nodes.get(NodeId(broker.controller_id))
+                where = f"ask node {leader.node_id} at http://{leader.http_address}" if leader else "none is known now"
+                text = f"only the leader of the metadata knows whether a learner has caught up; {where}"
+                raise RefusedRequest(503, "NOT_LEADER", text)
+            progress = replica.status().peers.get(node_id)
+            if progress is None or not progress.caught_up:
+                behind = replica.node.commit_index - (progress.match_index if progress else 0)
+                text = f"node {node_id} is still {behind} entries behind; ask again when it has caught up"
+                raise RefusedRequest(409, "NOT_CAUGHT_UP", text)
+        await self._decide(PromoteNode(node_id))
+        return json_response(202, self._told())
+
+    async def remove(self, request: Request) -> Response:
+        result = await self._decide(RemoveNode(_node_id(request)))
+        return json_response(202, {**self._told(), "message": result.message})
+
+    async def replace(self, request: Request) -> Response:
+        new = await _read(request, NewMember)
+        node_id = _node_id(request)
+        if node_id not in self._broker.metadata.nodes:
+            raise RefusedRequest(404, "UNKNOWN_NODE", f"node {node_id} is no member of this cluster")
+        if NodeId(new.node_id) not in self._broker.metadata.nodes or new.raft_addr:
+            await self._add(new)
+        result = await self._decide(RemoveNode(node_id, new.node_id))
+        return json_response(202, {**self._told(), "message": result.message})
+
+    # ---- one partition ---------------------------------------------------------------------------------------------
+
+    async def partition_members(self, request: Request) -> Response:
+        topic, partition = self._partition(request)
+        if request.method == "GET":
+            return json_response(200, self._partition_told(topic, partition))
+        change = await _read(request, PartitionChange)
+        dropped = {*change.remove, *change.learners}
+        replicas = [n for n in partition.replicas if n not in dropped]
+        replicas += [n for n in map(NodeId, change.add) if n not in replicas]
+        learners = {*partition.learners, *change.learners} - {*change.remove, *change.add}
+        strangers = sorted({*change.remove} - {*partition.hosts})
+        if strangers:
+            raise RefusedRequest(404, "UNKNOWN_NODE", f"these hold no replica of it: {strangers}")
+        await self._decide(
+            AssignReplicas(topic.topic_id, partition.index, tuple(replicas), tuple(sorted(learners)), change.override)
+        )
+        return json_response(202, self._partition_told(*self._partition(request)))
+
+    def _partition(self, request: Request) -> tuple[Topic, Partition]:
+        name, number = request.path_params["topic"], int(request.path_params["partition"])
+        topic = self._broker.metadata.topics.get(name)
+        if topic is None or number >= len(topic.partitions):
+            raise RefusedRequest(404, "UNKNOWN_TOPIC", f"there is no partition {name}/{number}")
+        return topic, topic.partitions[number]
+
+    def _partition_told(self, topic: Topic, partition: Partition) -> dict[str, Any]:
+        """The group's own configuration only where it has a replica here."""
+        hosted = self._broker.partition(topic.name, partition.index)
+        name = f"{topic.name}/{partition.index}"
+        told: dict[str, Any] = {
+            "group": name,
+            "leader_id": max(self._broker.leadership(topic.name, partition.index).leader_id, 0) or None,
+            "target": {"replicas": partition.replicas, "learners": partition.learners},
+            "settled": partition.settled,
+            "leaving": partition.leaving,
+            "lingering": partition.lingering,
+            "waiting_for": self._broker.membership.waiting_for.get(name),
+        }
+        if hosted is not None:
+            configuration = hosted.replica.node.configuration
+            told["voters"] = configuration.voters
+            told["outgoing"] = configuration.voters_outgoing
+            told["learners"] = configuration.learners
+        return told
+
+    # ---- deciding --------------------------------------------------------------------------------------------------
+
+    async def _decide(self, command: Command) -> MetadataResult:
+        """Have the metadata decide; what it refuses is the answer."""
+        broker = self._broker
+        encoded = encode_command(command, request_id=broker.new_request_id())
+        try:
+            result = await broker.propose_metadata(encoded, DECISION_TIMEOUT_S)
+        except BackendError as error:
+            if error.definite:
+                raise NoLeader(str(error)) from error
+            raise OutcomeUnknown(str(error)) from error
+        if result.error:
+            status = 404 if result.error in NOT_FOUND else 409
+            raise RefusedRequest(status, MetadataError(result.error).name, result.message)
+        return result
+
+
+def _is_leaving(node: Node) -> bool:
+    return node.state == NodeState.LEAVING
+
+
+def _node_id(request: Request) -> NodeId:
+    return NodeId(int(request.path_params["node_id"]))
+
+
+def _address(text: str, field: str) -> Address:
+    try:
+        return read_address(text)
+    except ValueError as error:
+        raise BadRequest(f'"{field}": {error}') from None
+
+
+async def _read(request: Request, kind: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is no such JSON object: {error}") from None
