@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from seatrial.history import Json, OpType
 from seatrial.workloads.base import Completion, Request
-from seatrial.workloads.kafka_settings import OPERATION_MS, POLL_S, consumer_settings, producer_settings
+from seatrial.workloads.kafka_settings import OPERATION_MS, POLL_S, consumer_settings, producer_settings, split_key
 
 T = TypeVar("T")
 POLL_MESSAGES_MAX = 1000
@@ -56,13 +56,6 @@ class OwnThread:
     async def close(self) -> None:
         """Wait for the call under way, then end the thread."""
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
-
-
-def split_key(key: str | None) -> tuple[str, int]:
-    """("log", 2) from "log/2"."""
-    assert key is not None, "an operation on a log names its partition"
-    topic, _, partition = key.rpartition("/")
-    return topic, int(partition)
 
 
 class AppendClient:

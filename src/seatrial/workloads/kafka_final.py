@@ -20,8 +20,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from seatrial.history import Json, OpType
 from seatrial.workloads.base import Completion, Request
-from seatrial.workloads.kafka_clients import OwnThread, record_of, split_key
-from seatrial.workloads.kafka_settings import consumer_settings
+from seatrial.workloads.kafka_clients import OwnThread, record_of
+from seatrial.workloads.kafka_settings import consumer_settings, split_key
 
 READ_S_MAX = 15.0
 FIND_NODE_S_MAX = 5.0

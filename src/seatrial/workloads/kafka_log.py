@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from seatrial.checkers.base import Checker
 from seatrial.checkers.partition_log import PartitionLog
 from seatrial.env import Rng
+from seatrial.workloads import kafka_asyncio_final, kafka_topic
 from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, Unsupported
+from seatrial.workloads.kafka_asyncio import AsyncAppendClient, AsyncPollClient
 from seatrial.workloads.kafka_clients import AppendClient, PollClient
 from seatrial.workloads.kafka_final import FinalReadClient
 from seatrial.workloads.kafka_settings import bootstrap
-from seatrial.workloads.kafka_topic import create_topic
 from seatrial.workloads.scoped import ScopedChecker
 
 POLLS_PER_ASSIGNMENT = 60
@@ -53,7 +54,10 @@ class LogGenerator:
 
 
 class LogWorkload:
-    """Append, poll and final reads over one topic."""
+    """Append, poll and final reads over one topic.
+
+    `threads`: clients on librdkafka, which runs threads of its own; without, on aiokafka, all on the event loop.
+    """
 
     name = "log"
 
@@ -66,6 +70,7 @@ class LogWorkload:
         appenders: int = 8,
         pollers: int = 4,
         rate: float = 300.0,
+        threads: bool = True,
     ) -> None:
         self.clients = appenders + pollers
         self.rate = rate
@@ -73,11 +78,13 @@ class LogWorkload:
         self._partitions = partitions
         self._replication = replication
         self._appenders = appenders
+        self._threads = threads
 
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
         speaking = [endpoint for endpoint in endpoints if endpoint.kafka is not None]
         if not speaking:
             raise Unsupported("workload log needs Kafka, and no node of this system has a Kafka address")
+        create_topic = kafka_topic.create_topic if self._threads else kafka_asyncio_final.create_topic
         await create_topic(
             speaking,
             self._topic,
@@ -91,11 +98,20 @@ class LogWorkload:
 
     def client(self, endpoints: Sequence[Endpoint], number: int, rng: Rng) -> Client:
         servers = bootstrap(endpoints)
+        if not self._threads:
+            return self._client_without_threads(servers, number)
         if number < self._appenders:
             return AppendClient(servers, f"append-{number}", idempotent=number % 2 == 0)
         if number < self.clients:
             return PollClient(servers, f"poll-{number}")
         return FinalReadClient(servers, f"final-{number}", {e.node: e.rack for e in endpoints if e.rack is not None})
+
+    def _client_without_threads(self, servers: str, number: int) -> Client:
+        if number < self._appenders:
+            return AsyncAppendClient(servers, f"append-{number}", idempotent=number % 2 == 0)
+        if number < self.clients:
+            return AsyncPollClient(servers, f"poll-{number}")
+        return kafka_asyncio_final.AsyncFinalReadClient(servers, f"final-{number}")
 
     def final(self, endpoints: Sequence[Endpoint]) -> Sequence[Request]:
         """Every partition from every node that has a rack of its own; from the leaders alone where none has."""

@@ -20,6 +20,13 @@ def bootstrap(endpoints: Sequence[Endpoint]) -> str:
     return ",".join(endpoint.kafka for endpoint in endpoints if endpoint.kafka is not None)
 
 
+def split_key(key: str | None) -> tuple[str, int]:
+    """("log", 2) from "log/2"."""
+    assert key is not None, "an operation on a log names its partition"
+    topic, _, partition = key.rpartition("/")
+    return topic, int(partition)
+
+
 def admin_settings(servers: str) -> dict[str, Json]:
     """For creating topics and asking for metadata."""
     return _shared(servers, "seatrial-admin")
