@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from seatrial.sim.mutants_membership import MEMBERSHIP_MUTANTS
 from seatrial.sim.mutants_raft import (
     ELECTION_MUTANTS,
     PROGRESS_MUTANTS,
@@ -25,6 +26,7 @@ AREAS: Final[Mapping[str, tuple[Mutant, ...]]] = {
     "snapshots": SNAPSHOT_MUTANTS,
     "reads": READ_MUTANTS,
     "progress": PROGRESS_MUTANTS,
+    "membership": MEMBERSHIP_MUTANTS,
     "storage": STORAGE_MUTANTS,
     "transport": TRANSPORT_MUTANTS,
     "state machines": MACHINE_MUTANTS,
@@ -34,7 +36,7 @@ AREAS: Final[Mapping[str, tuple[Mutant, ...]]] = {
 MUTANTS: Final[Mapping[str, Mutant]] = {mutant.name: mutant for area in AREAS.values() for mutant in area}
 
 
-class UnknownMutant(ValueError):
+class UnknownMutant(LookupError):
     """There is no mutant of that name."""
 
 

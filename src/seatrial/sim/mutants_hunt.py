@@ -10,19 +10,29 @@ and gives up a case that hangs (a bug may make a loop endless, which no cap on e
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import os
+import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeAlias
 
+from seatrial.sim.forked import die_with_parent
+from seatrial.sim.launch import ensure_deterministic_process
 from seatrial.sim.mutants_catalogue import MUTANTS
 from seatrial.sim.mutation import Mutant, plant
 
-CASE_SECONDS_MAX: Final = 60
+CORE_CASE_SECONDS_MAX: Final = 60
+FULL_CASE_SECONDS_MAX: Final = 240
+_DIED: Final = ("simulator-crash", "the process that ran the case ended without an outcome")
+
+Violations: TypeAlias = list[tuple[str, str]]
 
 
 class CaseHangs(Exception):
@@ -32,9 +42,8 @@ class CaseHangs(Exception):
 def main(arguments: list[str]) -> int:
     options = _options(arguments)
     mutant = MUTANTS[options.name]
+    die_with_parent()
     if mutant.level == "full":
-        from seatrial.sim.launch import ensure_deterministic_process
-
         ensure_deterministic_process()
     if not options.untouched:
         plant(mutant)
@@ -90,9 +99,6 @@ def _hunt(mutant: Mutant, cases: Iterable[Any], seconds_max: float) -> dict[str,
     return {"found": False, "tried": tried, "seconds": time.monotonic() - began}
 
 
-Violations = list[tuple[str, str]]
-
-
 def _core_outcomes(cases: Iterable[Any]) -> Iterator[tuple[Any, Violations]]:
     from seatrial.sim.core import run_case
 
@@ -103,10 +109,10 @@ def _watched(run_case: Callable[[Any], Any], case: Any) -> Violations:
     """In this process, under an alarm."""
 
     def hangs(signum: int, frame: FrameType | None) -> None:
-        raise CaseHangs(f"the case of seed {case.seed} did not end within {CASE_SECONDS_MAX} s")
+        raise CaseHangs(f"the case of seed {case.seed} did not end within {CORE_CASE_SECONDS_MAX} s")
 
     signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(CASE_SECONDS_MAX)
+    signal.alarm(CORE_CASE_SECONDS_MAX)
     try:
         outcome = run_case(case)
     except CaseHangs as error:
@@ -117,12 +123,52 @@ def _watched(run_case: Callable[[Any], Any], case: Any) -> Violations:
 
 
 def _full_outcomes(cases: Iterable[Any]) -> Iterator[tuple[Any, Violations]]:
-    """Each in a process forked from this one, once everything is imported here."""
+    """Each in a process forked from this one, once everything is imported here (as `zygote` does for the rest)."""
+    from seatrial.sim import escape
     from seatrial.sim.full import run_case
-    from seatrial.sim.zygote import run_many
+    from seatrial.sim.full.warm import warm
 
-    for case, outcome in run_many(cases, run_case, 1):
-        yield case, [(violation.name, violation.message) for violation in outcome.violations]
+    escape.install()
+    warm()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return ((case, _forked(run_case, case)) for case in cases)
+
+
+def _forked(run_case: Callable[[Any], Any], case: Any) -> Violations:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_child(run_case, case, writing)
+    os.close(writing)
+    said = bytearray()
+    deadline = time.monotonic() + FULL_CASE_SECONDS_MAX
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            if not select.select([reading], [], [], left)[0]:
+                break
+            part = os.read(reading, 1 << 16)
+            if not part:
+                return [(name, message) for name, message in json.loads(said)] if said else [_DIED]
+            said += part
+        os.kill(child, signal.SIGKILL)
+        return [("hang", f"the case of seed {case.seed} did not end within {FULL_CASE_SECONDS_MAX} s")]
+    finally:
+        os.close(reading)
+        os.waitpid(child, 0)
+
+
+def _be_child(run_case: Callable[[Any], Any], case: Any, writing: int) -> NoReturn:
+    try:
+        die_with_parent()
+        violations = [(violation.name, violation.message) for violation in run_case(case).violations]
+        with os.fdopen(writing, "w") as channel:
+            json.dump(violations, channel)
+    except BaseException:  # said to the parent by saying nothing; the traceback is for whoever looks
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":

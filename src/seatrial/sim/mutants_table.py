@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from seatrial.sim.mutants import MutantResult
 from seatrial.sim.mutants_cases import FAMILIES
 from seatrial.sim.mutants_catalogue import AREAS, MUTANTS
@@ -35,6 +37,14 @@ def result_line(result: MutantResult) -> str:
     if result.found:
         return f"found      {result.name:36} {result.level:5} seed {result.seed:<5} {took:>20}  {result.violation}"
     return f"NOT FOUND  {result.name:36} {result.level:5} {'':10} {took:>20}  {result.problem}".rstrip()
+
+
+def describe_results(results: Sequence[MutantResult], *, json: bool) -> str:
+    """All of them: lines and a summary, or one JSON object."""
+    if not json:
+        return "\n".join([*map(result_line, results), summary_line(results)])
+    validity = "VALID" if all(result.found for result in results) else "INVALID"
+    return msgspec.json.encode({"validity": validity, "mutants": results}).decode()
 
 
 def summary_line(results: Sequence[MutantResult]) -> str:
