@@ -36,8 +36,9 @@ CUT_OPERATIONS_MAX: Final = 8  # a job that runs when the machine stops has carr
 class SimDisk:
     """One machine's disk, with what may go wrong with it.
 
-    slow_sync_us: what each sync takes in addition.  is_full: writes fail with ENOSPC.  counts: evidence, by kind of
-    fault.  on_point: told each point of a save ("before-save", "after-save", "during-snapshot") that the disk comes to;
+    slow_sync_us: what each sync takes in addition.  fills: while there is any, writes fail with ENOSPC.
+    counts: evidence, by kind of fault.
+    on_point: told each point of a save ("before-save", "after-save", "during-snapshot") that the disk comes to;
     returns whether the machine was crashed there.
     """
 
@@ -47,8 +48,8 @@ class SimDisk:
         self.settings = settings
         self.mount_point = mount_point
         self.slow_sync_us = 0
-        self.is_full = False
-        self.is_stalled = False
+        self.fills = 0
+        self._stalls = 0
         self.counts: Counter[str] = Counter()
         self.on_point: Callable[[str], bool] | None = None
         self.tree = Tree()
@@ -118,13 +119,17 @@ class SimDisk:
             self.counts["slow-sync"] += 1
         return self._chance.integer(*self.settings.sync_us) + self.slow_sync_us
 
+    @property
+    def is_stalled(self) -> bool:
+        return self._stalls > 0
+
     def stall(self) -> None:
-        """No sync ends until `release`."""
-        self.is_stalled = True
+        """No sync ends until as many `release`."""
+        self._stalls += 1
 
     def release(self) -> None:
-        self.is_stalled = False
-        if self._mounted is not None:
+        self._stalls -= 1
+        if not self.is_stalled and self._mounted is not None:
             self._mounted.release()
 
     # ---- failing ---------------------------------------------------------------------------------------------------
@@ -134,18 +139,23 @@ class SimDisk:
         assert operation in ("read", "write", "sync"), operation
         self._failing.add(operation)
 
+    def forget_failures(self) -> None:
+        """What was to fail and was never tried does not fail any more."""
+        self._failing.clear()
+
     def heal(self) -> None:
         """Nothing fails, stalls or is slow any more; what is damaged stays damaged."""
         self._failing.clear()
         self._silent_armed = False
-        self.is_full = False
+        self.fills = 0
         self.slow_sync_us = 0
         if self.is_stalled:
+            self._stalls = 1
             self.release()
 
     def check(self, operation: str, path: str) -> None:
         """Called before each operation; raises the OSError that it fails with."""
-        if self.is_full and operation in ("write", "create", "allocate"):
+        if self.fills and operation in ("write", "create", "allocate"):
             self.counts["disk-full"] += 1
             raise os_error(errno.ENOSPC, path)
         if self._failing and operation in self._failing:

@@ -9,7 +9,8 @@ of the server's code.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -28,14 +29,18 @@ MISMATCH = "mismatch"
 class KvClient:
     """One logical client.  With `session` it retries unknown writes under their sequence number.
 
-    Values are integers, written as decimal text; a key that is absent reads as None.
+    Values are integers, written as decimal text; a key that is absent reads as None.  `open_http` opens the HTTP
+    client: httpx's, or one that answers and raises as it does.
     """
 
-    def __init__(self, nodes: NodeChoice, rng: Rng, *, session: bool) -> None:
+    def __init__(
+        self, nodes: NodeChoice, rng: Rng, *, session: bool, open_http: Callable[[], Any] = open_client
+    ) -> None:
         self._nodes = nodes
         self._rng = rng
         self._sessions = session
-        self._http = open_client()
+        self._open_http = open_http
+        self._http = open_http()
         self._session_id = ""
         self._sequence = 0
         self._new_session()
@@ -57,7 +62,7 @@ class KvClient:
 
     async def reconnect(self) -> None:
         await self._http.aclose()
-        self._http = open_client()
+        self._http = self._open_http()
         self._new_session()
 
     async def close(self) -> None:

@@ -172,7 +172,7 @@ def test_a_full_disk_refuses_writes_and_new_files_until_there_is_space() -> None
     put(disk, "data/a", b"x")
     files = disk.mount()
     file = files.open("data/a")
-    disk.is_full = True
+    disk.fills += 1
     for attempt in (
         lambda: file.write(0, [b"y"]),
         lambda: file.allocate(10),

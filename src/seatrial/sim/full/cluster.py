@@ -1,0 +1,65 @@
+"""All simulated machines of one run: the nodes that run the server, and the hosts of the clients.
+
+Rule: a node is found by its id, links by pairs of ids; what a node is asked to do it does as its own code, in its loop.
+Knows nothing of faults, loads and verdicts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seatrial.sim.case import Case
+from seatrial.sim.full.observer import Observer
+from seatrial.sim.full.server_host import HTTP_PORT, KAFKA_PORT, ServerHost, host_name
+from seatrial.sim.hosts import SimHost
+from seatrial.sim.links import Link
+from seatrial.sim.network import SimNetwork
+from seatrial.sim.trace import Trace
+from seatrial.sim.world import World
+from seatrial.workloads.base import Endpoint
+
+LOG_LINES_SHOWN: Final = 12
+
+
+class Cluster:
+    """The machines of a case.  nodes: by id, spares included; those are not started."""
+
+    def __init__(self, case: Case, *, trace: Trace | None = None, unsafe: frozenset[str] = frozenset()) -> None:
+        self.case = case
+        self.world = World(case.seed)
+        self.network = SimNetwork(self.world, case.network, trace=trace)
+        self.observer = Observer(self.world, case)
+        self.observer.logs = self.logs
+        self.nodes: dict[int, ServerHost] = {
+            node_id: ServerHost(self.network, case, node_id, self.observer, unsafe)
+            for node_id in range(1, case.nodes + 1)
+        }
+        self.kafka_host: SimHost = self.network.add_host("client-kafka")
+        self.kv_host: SimHost = self.network.add_host("client-kv")
+
+    def start(self) -> None:
+        for server in self.nodes.values():
+            server.start()
+
+    def link(self, source: int, target: int) -> Link:
+        return self.network.link(host_name(source), host_name(target))
+
+    def endpoints(self) -> list[Endpoint]:
+        """Where clients find the nodes."""
+        return [
+            Endpoint(node=n, kafka=f"{host_name(n)}:{KAFKA_PORT}", http=f"http://{host_name(n)}:{HTTP_PORT}")
+            for n in self.nodes
+        ]
+
+    def sample(self) -> None:
+        """Have the observer write down every node's status now."""
+        self.observer.sample(
+            [
+                (n, server.node if server.host.is_up else None, server.host.incarnation)
+                for n, server in self.nodes.items()
+            ]
+        )
+
+    def logs(self) -> dict[str, list[str]]:
+        """The last that each node had to say."""
+        return {host_name(n): server.last_log(LOG_LINES_SHOWN) for n, server in self.nodes.items()}

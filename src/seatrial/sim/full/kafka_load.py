@@ -1,0 +1,265 @@
+"""What Kafka clients do in a run: aiokafka, unmodified, appends unique numbers to every partition and polls them back.
+
+Every producer is idempotent: one that is not sends again after a lost answer, and a record that is there twice would be
+no bug.  After an error the producer is replaced: nobody can say what became of what it still holds.
+Rule: an operation is recorded before it begins and after it is known; whatever is not surely acknowledged is `info`.
+Knows nothing of faults and of what is made of the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+
+from seatrial.env import Rng
+from seatrial.history import OpType
+from seatrial.sim.case import Load
+from seatrial.workloads.base import Completion, Request
+from seatrial.workloads.recorder import Recorder
+
+WRITERS: Final = 4
+REQUEST_MS: Final = 2_500
+BACKOFF_MS: Final = 60
+POLL_MS: Final = 250
+RETRY_S: Final = 0.2
+STOP_S: Final = 1.0
+TRY_S: Final = 4.0  # one attempt at something that has no time limit of its own
+
+
+def settings(servers: Sequence[str], name: str) -> dict[str, Any]:
+    """What all aiokafka clients here are told."""
+    return {
+        "bootstrap_servers": list(servers),
+        "client_id": name,
+        "request_timeout_ms": REQUEST_MS,
+        "retry_backoff_ms": BACKOFF_MS,
+        "metadata_max_age_ms": 5_000,
+    }
+
+
+class KafkaLoad:
+    """Topics, writers and readers of one run, on one client host.
+
+    stop: no operation begins after it is set.  ready: the topics are there.
+    """
+
+    def __init__(self, load: Load, servers: Sequence[str], record: Recorder, rng: Rng, *, replication: int) -> None:
+        self.keys = [f"t{topic}/{part}" for topic in range(load.topics) for part in range(load.partitions)]
+        self.stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.last_error = ""
+        self._load = load
+        self._servers = list(servers)
+        self._record = record
+        self._rng = rng
+        self._replication = replication
+        self._values = 0
+        self._producer: AIOKafkaProducer | None = None
+        self._starting: asyncio.Lock = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Create the topics, then load them until `stop`, then let what is in flight end."""
+        await self.create_topics()
+        self.ready.set()
+        if self._load.kafka_rate <= 0:
+            return
+        writers = [self._write(number) for number in range(WRITERS)]
+        await asyncio.gather(*writers, self._poll())
+        self._replace_producer(self._producer)
+
+    def new_client(self) -> int:
+        return self._record.new_client()
+
+    # ---- topics ----------------------------------------------------------------------------------------------------
+
+    async def create_topics(self) -> None:
+        """As often as it takes."""
+        wanted = [NewTopic(f"t{topic}", self._load.partitions, self._replication) for topic in range(self._load.topics)]
+        while wanted and not self.stop.is_set():
+            admin = AIOKafkaAdminClient(**settings(self._servers, "admin"))
+            try:
+                async with asyncio.timeout(TRY_S):
+                    await admin.start()
+                    answer = await admin.create_topics(wanted)
+                wanted = self._not_created(wanted, answer)
+            except (KafkaError, TimeoutError, OSError, AttributeError) as error:
+                # AttributeError is aiokafka's, where the nodes that it asked know no controller yet.
+                self.last_error = f"create topics: {error!r}"
+            self._leave(admin.close())
+            if wanted:
+                await asyncio.sleep(RETRY_S)
+
+    def _not_created(self, wanted: list[NewTopic], answer: Any) -> list[NewTopic]:
+        there = {entry[0] for entry in answer.topic_errors if entry[1] in (0, TopicAlreadyExistsError.errno)}
+        failed = [entry for entry in answer.topic_errors if entry[0] not in there]
+        if failed:
+            self.last_error = f"create topics: {failed}"
+        return [topic for topic in wanted if topic.name not in there]
+
+    # ---- appending -------------------------------------------------------------------------------------------------
+
+    async def _write(self, number: int) -> None:
+        loop, rng = asyncio.get_running_loop(), self._rng.child(f"writer {number}")
+        interval_s = WRITERS / self._load.kafka_rate
+        client = self._record.new_client()
+        due = loop.time() + interval_s * rng.random()
+        while not self.stop.is_set():
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            due = max(due + interval_s, loop.time())
+            if self.stop.is_set():
+                return
+            if not await self.append(client, rng.choice(self.keys)):
+                client = self._record.new_client()
+
+    async def append(self, client: int, key: str) -> bool:
+        """One record, once; False when nobody knows what became of it."""
+        producer = await self._started_producer()
+        if producer is None:
+            return True
+        self._values += 1
+        value = self._values
+        self._record.invoke(client, Request(f="append", key=key, value=value))
+        completion = Completion(type=OpType.INFO, error="cut off: the run ended")
+        topic, _, partition = key.rpartition("/")
+        try:
+            async with asyncio.timeout(TRY_S):
+                sent = await producer.send_and_wait(topic, b"%d" % value, partition=int(partition))
+            completion = Completion(type=OpType.OK, value=[sent.offset, value])
+        except (KafkaError, TimeoutError, OSError, RuntimeError, AssertionError) as error:
+            self.last_error = f"append to {key}: {error!r}"
+            completion = Completion(type=OpType.INFO, error=repr(error))
+            self._replace_producer(producer)
+        finally:
+            self._record.complete(client, completion)
+        return completion.type is OpType.OK
+
+    async def _started_producer(self) -> AIOKafkaProducer | None:
+        """The one that is shared, started if need be; None where it could not be, after a pause."""
+        async with self._starting:
+            if self._producer is not None:
+                return self._producer
+            producer = AIOKafkaProducer(
+                **settings(self._servers, "producer"), enable_idempotence=True, acks="all", linger_ms=2
+            )
+            try:
+                async with asyncio.timeout(TRY_S):
+                    await producer.start()
+            except (KafkaError, TimeoutError, OSError) as error:
+                self.last_error = f"start a producer: {error!r}"
+                self._leave(producer.stop())
+                await asyncio.sleep(RETRY_S)
+                return None
+            self._producer = producer
+            return producer
+
+    def _replace_producer(self, failed: AIOKafkaProducer | None) -> None:
+        current = self._producer
+        if current is not None and failed is current:
+            self._producer = None
+            self._leave(current.stop())
+
+    def _leave(self, closing: Coroutine[Any, Any, Any]) -> None:
+        """Close something in the background, for as long as that is worth."""
+
+        async def closed() -> None:
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await closing
+            except (KafkaError, TimeoutError, OSError, RuntimeError, AssertionError) as error:
+                self.last_error = f"close: {error!r}"
+
+        task = asyncio.get_running_loop().create_task(closed())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    # ---- polling ---------------------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        """One consumer that reads all partitions in order, and begins anew after an error where it left off."""
+        following = dict.fromkeys(self.keys, 0)
+        while not self.stop.is_set():
+            consumer = self._consumer("poller")
+            try:
+                async with asyncio.timeout(TRY_S):
+                    await consumer.start()
+                self._seek(consumer, following)
+                await self._poll_until_error(consumer, following)
+            except (KafkaError, TimeoutError, OSError) as error:
+                self.last_error = f"poll: {error!r}"
+                await asyncio.sleep(RETRY_S)
+            self._leave(consumer.stop())
+
+    def _consumer(self, name: str) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **settings(self._servers, name), group_id=None, auto_offset_reset="earliest", fetch_max_wait_ms=POLL_MS
+        )
+
+    def _seek(self, consumer: AIOKafkaConsumer, following: dict[str, int]) -> None:
+        consumer.assign([_place(key) for key in following])
+        for key, offset in following.items():
+            consumer.seek(_place(key), offset)
+
+    async def _poll_until_error(self, consumer: AIOKafkaConsumer, following: dict[str, int]) -> None:
+        clients = {key: self._record.new_client() for key in self.keys}
+        while not self.stop.is_set():
+            for key, client in clients.items():
+                self._record.invoke(client, Request(f="poll", key=key))
+            found: dict[str, list[list[Any]]] = {}
+            outcome = OpType.FAIL
+            try:
+                async with asyncio.timeout(TRY_S):
+                    answer = await consumer.getmany(timeout_ms=POLL_MS)
+                found = {f"{place.topic}/{place.partition}": _pairs(records) for place, records in answer.items()}
+                outcome = OpType.OK
+            finally:
+                for key, client in clients.items():
+                    pairs = found.get(key, [])
+                    self._record.complete(client, Completion(type=outcome, value=pairs))
+                    if pairs:
+                        following[key] = pairs[-1][0] + 1
+
+    async def read_whole(self, key: str, timeout_s: float) -> bool:
+        """Everything that the partition's leader has, as a final read; whether it was complete."""
+        place = _place(key)
+        client = self._record.new_client()
+        consumer = self._consumer("final")
+        self._record.invoke(client, Request(f="final-read", key=key))
+        completion = Completion(type=OpType.FAIL, error="incomplete")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await consumer.start()
+                consumer.assign([place])
+                consumer.seek(place, 0)
+                end = (await consumer.end_offsets([place]))[place]
+                pairs: list[list[Any]] = []
+                while await consumer.position(place) < end:
+                    answer = await consumer.getmany(place, timeout_ms=POLL_MS)
+                    pairs += _pairs(answer.get(place, []))
+            completion = Completion(type=OpType.OK, value=pairs)
+        except (KafkaError, TimeoutError, OSError) as error:
+            self.last_error = f"final read of {key}: {error!r}"
+            completion = Completion(type=OpType.FAIL, error=self.last_error)
+        finally:
+            self._record.complete(client, completion)
+            self._leave(consumer.stop())
+        return completion.type is OpType.OK
+
+
+def _place(key: str) -> TopicPartition:
+    topic, _, partition = key.rpartition("/")
+    return TopicPartition(topic, int(partition))
+
+
+def _pairs(records: Sequence[Any]) -> list[list[Any]]:
+    """[offset, value] of each; what no client of ours wrote is kept as text, for the checker to wonder at."""
+    pairs = []
+    for record in records:
+        text = (record.value or b"").decode("utf-8", "replace")
+        pairs.append([record.offset, int(text) if text.isdigit() else text])
+    return pairs
