@@ -52,7 +52,7 @@ def command_line() -> typer.Typer:
         rich_markup_mode=None,
         help="Sea trials for Raft clusters: start a real cluster, break it on purpose, prove whether it kept its word.",
     )
-    for function in (run, up, check, report):
+    for function in (run, sim, up, check, report):
         app.command()(function)
     app.command(name="list")(catalogue)
     # For `--help` only: the launcher takes these two before this module is imported.
@@ -99,6 +99,50 @@ def run(
     }
     base = Trial.load(trial_file) if trial_file is not None else None
     return run_command(base, {k: v for k, v in changes.items() if v is not None}, out=out, json=json)
+
+
+def sim(
+    case_file: Annotated[Path | None, typer.Argument(help="A case file: that one run, instead of drawn ones.")] = None,
+    *,
+    seeds: Annotated[int, typer.Option(help="How many cases to draw and run.")] = 1_000,
+    seed: Annotated[int | None, typer.Option(help="Only the case of this seed.")] = None,
+    first_seed: Annotated[int, typer.Option(help="Where the seeds begin.")] = 0,
+    level: Annotated[str, typer.Option(help="full: the server as shipped; core: Raft alone, fastest.")] = "full",
+    duration: Annotated[str | None, typer.Option(help="Of virtual time with faults, e.g. 60s (10s).")] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many nodes, instead of a drawn number.")] = None,
+    jobs: Annotated[int, typer.Option(help="How many processes at a time.")] = 2,
+    trace: Annotated[bool, typer.Option("--trace", help="Print the run line by line; needs one case.")] = False,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Find the smallest case that still fails.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Write the (shrunk) failing case into this directory.")] = None,
+    mutant: Annotated[str | None, typer.Option(help="Plant this bug, or `all` of them, and hunt for it.")] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="INVALID if a named rare event of the code was never reached.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Simulate clusters, faults and clients in virtual time: many seeds, or one, replayed exactly."""
+    from seatrial.sim.command import Asked, BadCase, sim_command
+
+    try:
+        asked = Asked(
+            case_file=case_file,
+            seed=seed,
+            seeds=seeds,
+            first_seed=first_seed,
+            level=level,  # type: ignore[arg-type]  # an unknown one is refused by name
+            duration_s=None if duration is None else parse_duration(duration),
+            nodes=nodes,
+            jobs=jobs,
+            trace=trace,
+            shrink=shrink,
+            save=save,
+            mutant=mutant,
+            coverage=coverage,
+            json=json,
+        )
+        return sim_command(asked)
+    except BadCase as error:
+        raise BadTrial(str(error)) from error
 
 
 def up(
