@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from seatrial.sim.clocks import HostClock
 from seatrial.sim.escape import current
 from seatrial.sim.loop import SimLoop
-from seatrial.sim.shim import FIELDS, HOSTS
+from seatrial.sim.shim import FIELDS, HOSTS, WORLD_US
 from seatrial.sim.signals import Signals
 from seatrial.sim.stack import Stack
 from seatrial.sim.tcp import RST
@@ -124,6 +124,12 @@ class SimHost:
         """Run a function as this host's code, in its next turn."""
         self.loop.call_soon(function, *arguments)
 
+    def charge(self, duration_us: int) -> None:
+        """What this host's code does now takes so much longer: a blocking call, a slow computation."""
+        assert current.host is self, f"{self.name} does not run now"
+        self.world.now_us += duration_us
+        current.numbers[WORLD_US] = self.world.now_us
+
     def runs(self, loop: SimLoop) -> bool:
         """Whether this loop is the living one."""
         return self.is_up and loop is self.loop
@@ -163,16 +169,17 @@ class SimHost:
     def _run(self) -> None:
         world, loop = self.world, self.loop
         start_us = world.now_us
+        ran = 0
         self._enter(loop)
         try:
-            loop.run_some()
+            ran = loop.run_some()
         except SystemExit as stop:
             self.exit_code = stop.code
             self.crash(power=False)
         finally:
             self._leave()
             self._busy_us, world.now_us = world.now_us, start_us
-        self.network.count_callbacks(self._busy_us - start_us)
+        self.network.count_callbacks(ran)
         if self.is_up:
             self.arm()
 

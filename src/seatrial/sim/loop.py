@@ -184,12 +184,16 @@ class SimLoop(asyncio.BaseEventLoop):
                     self._ready.append(handle)
         return len(self._ready)
 
-    def run_some(self) -> None:
-        """Run turns until there is nothing to do, another event of the world is due, or it is far enough ahead."""
+    def run_some(self) -> int:
+        """Run turns until there is nothing to do, another event of the world is due, or it is far enough ahead.
+
+        Returns how many callbacks ran; the world's time is then when the last of them ended.
+        """
         world, ready, host = self.world, self._ready, self.host
         callback_line, numbers, name = host.network.trace.callback, current.numbers, host.name
-        start_us = now_us = world.now_us
-        limit_us = start_us + LOOKAHEAD_US
+        now_us = world.now_us
+        limit_us = now_us + LOOKAHEAD_US
+        ran = 0
         left = self._left_of_turn
         while now_us < limit_us:
             if left == 0:
@@ -203,14 +207,16 @@ class SimLoop(asyncio.BaseEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            now_us += CALLBACK_US
-            world.now_us = numbers[WORLD_US] = now_us
+            world.now_us = numbers[WORLD_US] = now_us = now_us + CALLBACK_US
             callback_line(now_us, name, handle._callback)  # type: ignore[attr-defined]
             handle._run()
+            ran += 1
+            now_us = world.now_us  # it may have been charged for more (`SimHost.charge`)
             if world.halted or not host.runs(self):
                 break
         self._left_of_turn = left
-        world.events += now_us - start_us
+        world.events += ran
+        return ran
 
     def run_forever(self) -> None:
         raise escape("a simulated loop is run by its world; spawn the coroutine on its host and run the world")
