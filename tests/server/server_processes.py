@@ -60,7 +60,7 @@ def until(condition: Callable[[], Any], what: Callable[[], object], deadline_s: 
 class Server:
     """One node's process; started anew after each end with the same settings."""
 
-    def __init__(self, node: int, host: str, peers: str, directory: Path, options: tuple[str, ...]) -> None:
+    def __init__(self, node: int, host: str, peers: str | None, directory: Path, options: tuple[str, ...]) -> None:
         self.node = node
         self.kafka = f"{host}:9092"
         self.http = f"http://{host}:9644"
@@ -68,9 +68,9 @@ class Server:
         self.directory = directory
         self.log = directory.with_suffix(".stderr")
         self.arguments = [
-            sys.executable, "-m", "seatrial.server", "--node-id", str(node), "--peers", peers,
-            "--raft-addr", self.raft, "--kafka-addr", self.kafka, "--http-addr", f"{host}:9644",
-            "--data-dir", str(directory), *options,
+            sys.executable, "-m", "seatrial.server", "--node-id", str(node),
+            *(("--peers", peers) if peers is not None else ()), "--raft-addr", self.raft,
+            "--kafka-addr", self.kafka, "--http-addr", f"{host}:9644", "--data-dir", str(directory), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -121,6 +121,16 @@ class Servers:
         peers = ",".join(f"{n}@{prefix}.{n}:7101" for n in numbers)
         self.nodes = {n: Server(n, f"{prefix}.{n}", peers, root / f"node{n}", options) for n in numbers}
         self.root = root
+        self.options = options
+
+    def join(self, node: int, *more: str) -> Server:
+        """A further node, started, which asks all that are there to be added by."""
+        asked = ",".join(server.http for server in self)
+        options = (*self.options, "--join", asked, *more)
+        joining = Server(node, f"{self.prefix}.{node}", None, self.root / f"node{node}", options)
+        self.nodes[node] = joining
+        joining.start()
+        return joining
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self.nodes.values())

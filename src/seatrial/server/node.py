@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from seatrial.env import Clock, Files, Rng
 from seatrial.kafka.backend import BrokerSettings
 from seatrial.kafka.dispatch import Dispatcher
-from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
-from seatrial.raft.ids import GroupId, NodeId
+from seatrial.raft.ids import GroupId
 from seatrial.server.broker import Broker, role_name
 from seatrial.server.config import ServerConfig
 from seatrial.server.directory import start_directory
@@ -25,12 +24,11 @@ from seatrial.server.joining import join
 from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
-from seatrial.server.reconfiguration import takes_part
 from seatrial.server.replica import Replica
+from seatrial.server.standing import Standing
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
 from seatrial.storage.segments import SegmentStorage
 from seatrial.transport.framed import FramedTransport
-from seatrial.transport.handshake import Refusal, Rejected
 
 if TYPE_CHECKING:
     from seatrial.server.hooks import TestHooks
@@ -74,28 +72,18 @@ class Node:
     ) -> None:
         self.config = config
         self.logger = logger
+        self._clock = clock
         self._loop = loop
         self._listen = listen
         self._on_fatal = on_fatal
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: Any = None
         self.files = TimedFiles(files, clock)
-        storage = SegmentStorage(
-            self.files,
-            config.data_dir,
-            durability=config.durability,
-            node_id=config.node_id,
-            cluster_id=config.cluster_id,
-            on_fatal=lambda error: on_fatal(start_error(error)),
-            report=lambda text: logger.warning("storage", message=text),
-            now_us=clock.now_us,
-        )
+        storage = self._open_storage()
         # Only now is the directory known to be ours.
         self.directory = start_directory(
             files, config.data_dir, rng.child("directory"), clock, joins=config.join is not None
         )
-        self.removed: str | None = None  # why this node is no member of its cluster any more
-        self._remembered: set[object] = set()
         transport = FramedTransport(
             config.node_id,
             config.cluster_id,
@@ -105,7 +93,7 @@ class Node:
             rng=rng.child("transport"),
             report=lambda text: logger.warning("transport", message=text),
             directory=self.directory.number,
-            on_rejected=self._rejected,
+            on_rejected=lambda peer, rejected: self.standing.rejected(peer, rejected),
         )
         self.transport = transport
         raft = RaftConfig(
@@ -131,7 +119,10 @@ class Node:
             clock,
             rng.child("broker"),
             logger,
-            nodes_changed=self._nodes_changed,
+            nodes_changed=lambda: self.standing.nodes_changed(),
+        )
+        self.standing = Standing(
+            config, self.directory, transport, self.broker, loop, on_fatal=on_fatal, on_removed=self._leave
         )
         self.hooks = self._test_hooks() if config.test_hooks else None
         factor = config.default_replication_factor
@@ -143,6 +134,19 @@ class Node:
         )
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         self.listener = KafkaListener(Dispatcher(self.broker, settings), limits, logger, loop)
+
+    def _open_storage(self) -> SegmentStorage:
+        config = self.config
+        return SegmentStorage(
+            self.files,
+            config.data_dir,
+            durability=config.durability,
+            node_id=config.node_id,
+            cluster_id=config.cluster_id,
+            on_fatal=lambda error: self._on_fatal(start_error(error)),
+            report=lambda text: self.logger.warning("storage", message=text),
+            now_us=self._clock.now_us,
+        )
 
     async def start(self) -> None:
         """Open the groups and serve; ends when connections are answered, which may be before there is a leader.
@@ -187,85 +191,28 @@ class Node:
     async def _register(self) -> None:
         try:
             if self.directory.joined:
-                await join(self.config, self.directory, self.logger, is_member=self._is_member, add_peer=self._add_peer)
+                await join(
+                    self.config,
+                    self.directory,
+                    self.logger,
+                    is_member=self.standing.is_member,
+                    add_peer=self.standing.add_peer,
+                )
             await self.broker.register()
         except StartError as error:
             self._on_fatal(error)
             return
         except Removed as error:
-            self._leave(str(error))
+            self.standing.leave(str(error))
             return
         self.logger.info("ready", incarnation=self.directory.incarnation, controller=self.broker.controller_id)
 
-    # ---- members come and go ---------------------------------------------------------------------------------------
-
-    def _is_member(self) -> bool:
-        """As far as it knows itself: some group has told it that it takes part."""
-        node = self.broker.metadata_replica.node
-        return takes_part(node.configuration, self.config.node_id)
-
-    def _add_peer(self, peer: NodeId, address: str) -> None:
-        """Who is named in --peers is dialled there: the address may lead through something that is this node's own."""
-        if self.removed is None:
-            self.transport.add_peer(peer, self.config.peers.get(peer, address))
-
-    def _nodes_changed(self) -> None:
-        """Dial new members, hang up on removed ones; called when the metadata has changed."""
-        metadata, me = self.broker.metadata, self.config.node_id
-        if self.removed is not None:
-            return
-        if me in metadata.removed:
-            self._leave(f"node {me} was removed from cluster {self.config.cluster_id!r}")
-            return
-        for node_id in sorted(metadata.nodes):
-            node = metadata.nodes[node_id]
-            if node_id != me:
-                address = node.raft_address if node.joined else self.config.peers.get(node_id, node.raft_address)
-                self.transport.add_peer(node_id, address, directory=node.directory)
-        for node_id in sorted(metadata.removed):
-            self.transport.remove_peer(node_id, for_good=True)
-        # What --peers does not say has to be known at the next start before anybody is heard.
-        known: set[object] = {(n.node_id, n.raft_address) for n in metadata.nodes.values() if n.joined}
-        if self.directory.joined:
-            known = {(n.node_id, n.raft_address) for n in metadata.nodes.values()}
-        known |= {*metadata.removed}
-        if known != self._remembered:
-            self._remembered = known
-            self._remember_members()
-
-    def _remember_members(self) -> None:
-        replica = self.broker.metadata_replica
-        meta = replica.storage.snapshot_meta
-        if meta is not None and meta.last_included_index >= replica.last_applied:
-            return
-        if not replica.closed and not replica.make_snapshot():
-            self._loop.call_later(SAMPLE_S, self._remember_members)
-
-    def _rejected(self, peer: NodeId, rejected: Rejected) -> None:
-        """A peer will not talk to this node."""
-        if rejected.refusal == Refusal.REMOVED:
-            self._leave(str(rejected))
-        elif rejected.refusal == Refusal.DIRECTORY:
-            reached("a node was told that it had lost its data directory")
-            text = (
-                f"node {peer} knows this node by another data directory, so what it had promised is lost: it must not "
-                f"come back in place; start it with a new --node-id and --join, then "
-                f"`seatrial members replace {self.config.node_id} NEW-ID`"
-            )
-            self._on_fatal(StartError(16, text))
-
     def _leave(self, reason: str) -> None:
         """No member any more: take part in nothing, tell whoever asks, and leave what is stored alone."""
-        if self.removed is not None:
-            return
-        self.removed = reason
-        reached("a node heard that it had been removed")
         self.logger.error("removed", reason=reason)
         self.broker.close()
         for group in list(self.multiraft.replicas):
             self.multiraft.close_group(group)
-        for peer in list(self.transport.peers()):
-            self.transport.remove_peer(peer)
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -283,7 +230,7 @@ class Node:
         self.broker.close()
         for task in self._tasks:
             task.cancel()
-        if self.removed is None:
+        if self.standing.removed is None:
             await self.listener.close()
         if self._admin is not None:
             await self._admin.close()
@@ -303,7 +250,7 @@ class Node:
             "node_id": self.config.node_id,
             "cluster_id": self.config.cluster_id,
             "incarnation": self.directory.incarnation,
-            "removed": self.removed,
+            "removed": self.standing.removed,
             "is_leader": broker.metadata_replica.node.is_leader,
             **{k: metadata[k] for k in ("leader_id", "term", "role", "commit_index", "last_applied", "last_index")},
             "groups": [self.group_info(replica) for replica in replicas],
@@ -347,9 +294,9 @@ class Node:
         return None if replica is None else replica.group
 
     def is_ready(self) -> str | None:
-        if self.removed is not None:
-            return f"this node is no member any more: {self.removed}"
-        if self.directory.joined and not self._is_member():
+        if self.standing.removed is not None:
+            return f"this node is no member any more: {self.standing.removed}"
+        if self.directory.joined and not self.standing.is_member():
             return "this node has not joined yet"
         if self.broker.metadata_replica.node.leader is None:
             return "the metadata group has no leader yet"
