@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.leadership import Leadership
@@ -36,6 +37,7 @@ class Core:
         "is_joining",
         "leader",
         "leadership",
+        "led_term",
         "log",
         "messages",
         "messages_after_save",
@@ -82,6 +84,7 @@ class Core:
             self.sticky_until_us += config.election_timeout_us
         self.votes: dict[NodeId, bool] = {}  # of a pre-candidate or candidate
         self.leadership: Leadership | None = None  # of a leader
+        self.led_term = 0  # the last term in which it led, in this life
         self.incoming_snapshot: IncomingSnapshot | None = None  # of a follower
         self.forwarded_reads = ForwardedReads()  # of a follower
         self.messages: list[Message] = []
@@ -124,7 +127,10 @@ class Core:
         previous = configurations.previous
         if previous is None or configurations.latest_index <= self.log.commit_index:
             return False
-        return is_voter(previous, self.node_id)
+        if not is_voter(previous, self.node_id):
+            return False
+        reached("a node campaigned although it was being removed or demoted")
+        return True
 
     # -- roles -----------------------------------------------------------------------------------------------------
 
@@ -172,6 +178,7 @@ class Core:
         leadership.reconfigure(self.configuration, index=self.log.configurations.latest_index, now_us=self.now_us)
         leadership.own.match_index = self.log.durable_index
         self.leadership = leadership
+        self.led_term = self.term
         self.log.append(Entry(Term(self.term), Index(index), NOOP, b""))
 
     def _no_leader(self) -> None:
@@ -182,6 +189,7 @@ class Core:
     def _end_leadership(self, leadership: Leadership) -> None:
         self.leadership = None
         for read in leadership.reads.abandon():
+            reached("a read was refused because the leadership ended")
             self.answer_read(read.requester, read.context, 0)
 
     # -- reads -----------------------------------------------------------------------------------------------------
@@ -195,4 +203,5 @@ class Core:
 
     def _abandon_forwarded_reads(self) -> None:
         for context in self.forwarded_reads.abandon():
+            reached("a forwarded read was refused because the leader changed")
             self.read_states.append(ReadState(context, Index(0)))

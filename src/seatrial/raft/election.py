@@ -35,6 +35,7 @@ def admit(core: Core, message: Message) -> bool:
     if isinstance(message, PreVote) or (isinstance(message, PreVoteResponse) and message.vote_granted):
         return True  # these name a term that nobody has entered yet
     if isinstance(message, RequestVote) and core.is_sticky() and not message.leadership_transfer:
+        reached("a candidate of a later term was ignored out of loyalty to the leader")
         return False  # a node that lost touch, or was removed, must not depose a leader that works (§6)
     leads = isinstance(message, AppendEntries | Heartbeat | InstallSnapshot)
     core.become_follower(message.term, message.sender if leads else None)
@@ -53,6 +54,7 @@ def _admit_earlier(core: Core, message: Message) -> bool:
     if isinstance(message, RequestVote):
         core.messages.append(RequestVoteResponse(own, sender, term, vote_granted=False))
     elif isinstance(message, AppendEntries | Heartbeat | InstallSnapshot):
+        reached("an old leader was told of a later term")
         core.messages.append(AppendEntriesResponse(own, sender, term, False, Index(0), Index(0), Term(0)))
     elif isinstance(message, ReadIndexRequest):
         core.messages.append(ReadIndexResponse(own, sender, term, message.context, Index(0)))
@@ -106,6 +108,7 @@ def _count_pre_vote(core: Core, voter: NodeId, *, granted: bool) -> None:
     if outcome == WON:
         _request_votes(core, leadership_transfer=False)
     elif outcome == LOST:
+        reached("a pre-candidate was refused by a majority")
         core.become_follower(core.term, None)
 
 
@@ -115,6 +118,7 @@ def _count_vote(core: Core, voter: NodeId, *, granted: bool) -> None:
     if outcome == WON:
         core.become_leader()
     elif outcome == LOST:
+        reached("a candidate lost an election")
         core.become_follower(core.term, None)
 
 
@@ -155,13 +159,22 @@ def on_request_vote(core: Core, message: RequestVote) -> None:
         and (message.leadership_transfer or not core.is_sticky())
         and core.log.is_up_to_date(message.last_log_index, message.last_log_term)
     )
-    if granted:
+    if not granted:
+        _note_refusal(core, message)
+    else:
         core.voted_for = message.sender
         core.state_changed = True
         core.election_deadline_us = core.now_us + core.election_wait_us
     core.messages_after_save.append(
         RequestVoteResponse(core.node_id, message.sender, Term(core.term), vote_granted=granted)
     )
+
+
+def _note_refusal(core: Core, message: RequestVote) -> None:
+    if not core.log.is_up_to_date(message.last_log_index, message.last_log_term):
+        reached("a candidate whose log is behind was refused a vote")
+    elif core.voted_for not in (None, message.sender):
+        reached("a second candidate of a term was refused a vote")
 
 
 def on_request_vote_response(core: Core, message: RequestVoteResponse) -> None:
@@ -173,3 +186,5 @@ def on_timeout_now(core: Core, message: TimeoutNow) -> None:
     """The leader hands over: campaign at once, without asking whether that makes sense (dissertation §3.10)."""
     if core.role in (FOLLOWER, PRE_CANDIDATE) and core.may_campaign():
         _request_votes(core, leadership_transfer=True)
+    else:
+        reached("an order to campaign was ignored")

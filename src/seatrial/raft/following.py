@@ -6,6 +6,7 @@ promise nothing of the log, leave at once.
 
 from __future__ import annotations
 
+from seatrial.marks import reached
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.messages import (
@@ -17,7 +18,7 @@ from seatrial.raft.messages import (
     InstallSnapshotResponse,
     Snapshot,
 )
-from seatrial.raft.roles import FOLLOWER, LEADER
+from seatrial.raft.roles import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE
 from seatrial.raft.snapshots import IncomingSnapshot
 
 
@@ -30,6 +31,10 @@ def _accept_leader(core: Core, leader: NodeId) -> bool:
         # Only votes given twice make this happen, which the planted bug does; go on, so that testers can see it.
         assert core.config.unsafe, f"nodes {leader} and {core.node_id} both lead term {core.term}"
         return False
+    if core.role == CANDIDATE:
+        reached("a candidate heard from the leader of its term")
+    elif core.role == PRE_CANDIDATE:
+        reached("a pre-candidate heard from a leader")
     core.become_follower(core.term, leader)
     core.heard_from_leader()
     return True
@@ -43,6 +48,12 @@ def on_append_entries(core: Core, message: AppendEntries) -> None:
     if matched is None:
         _refuse(core, message)
         return
+    if log.replaced_term:
+        if log.replaced_term == core.led_term:
+            reached("a leader truncated its own uncommitted suffix")
+        else:
+            reached("a follower truncated a suffix that conflicted")
+        log.replaced_term = 0
     if log.configuration_changed:
         core.adopt_configuration()
     log.commit_to(min(message.leader_commit, matched))
@@ -85,10 +96,13 @@ def on_install_snapshot(core: Core, message: InstallSnapshot) -> None:
         return
     if message.meta.last_included_index <= core.log.commit_index:
         core.incoming_snapshot = None
+        reached("a snapshot came too late to be of use")
         _answer_chunk(core, message, message.total_size)  # stale: all that it replaces is here, and committed
         return
     incoming = core.incoming_snapshot
     if incoming is None or not incoming.belongs(message):
+        if incoming is not None:
+            reached("a snapshot under way gave way to another")
         incoming = core.incoming_snapshot = IncomingSnapshot(message)
     incoming.add(message)
     snapshot = incoming.complete()
@@ -100,7 +114,10 @@ def on_install_snapshot(core: Core, message: InstallSnapshot) -> None:
 
 def _install(core: Core, snapshot: Snapshot) -> None:
     meta = snapshot.meta
+    if core.configuration.voters_outgoing or meta.configuration.voters_outgoing:
+        reached("a snapshot arrived during joint consensus")
     if core.log.term(meta.last_included_index) == meta.last_included_term:
+        reached("an installed snapshot kept the log's suffix")
         core.log.commit_to(meta.last_included_index)  # the log holds it all: keep the entries that follow (§7)
         return
     core.log.restore(snapshot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import NodeId
 from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
@@ -98,6 +99,7 @@ class Leadership:
             window = Window(config.max_inflight_messages, config.max_inflight_bytes)
             progress = Progress(node_id, max(self.first_index, index), now_us, window)
             if node_id in self.former:
+                reached("a node came back under the leader that removed it")
                 progress.proven_from = index
             self.progress[node_id] = progress
         self.voters = [self._of(node_id) for node_id in configuration.voters]
@@ -110,7 +112,10 @@ class Leadership:
         """Part with removed nodes that know of it, or that were given time enough; True if some still do not know."""
         waits = False
         for progress in [progress for progress in self.peers if progress.is_leaving()]:
-            if progress.knows_that_it_left() or now_us >= progress.leave_deadline_us:
+            knows = progress.knows_that_it_left()
+            if knows or now_us >= progress.leave_deadline_us:
+                if not knows:
+                    reached("a removed node was given up before it knew")
                 del self.progress[progress.node_id]
                 self.peers.remove(progress)
                 self.forget_snapshot_unless_needed()

@@ -79,6 +79,7 @@ class RaftLog:
         "installing",
         "last_applied",
         "last_index",
+        "replaced_term",
     )
 
     def __init__(self, stable: StableLog, initial: Configuration) -> None:
@@ -98,6 +99,7 @@ class RaftLog:
         self.commit_index = min(max(stable.hard_state.commit_index, snapshot_index), last)
         self.last_applied = snapshot_index  # up to where committed entries were handed out
         self.configurations = ConfigurationHistory(initial)
+        self.replaced_term = 0  # of the first entry that a leader replaced, since the last look at it; 0: none
         self.configuration_changed = False  # since the last look at it: the latest of `configurations` is another
         if meta is not None:
             self.configurations.restart_at(snapshot_index, meta.configuration)
@@ -227,6 +229,7 @@ class RaftLog:
 
     def _replace_from(self, index: int, entries: Sequence[Entry]) -> None:
         assert index > self.commit_index, f"entry {index} is committed (to {self.commit_index}) and cannot be replaced"
+        self.replaced_term = self.term(index) or 0
         if index >= self._tail_first:
             del self._tail[index - self._tail_first :]
             self._tail.extend(entries)

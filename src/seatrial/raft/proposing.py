@@ -6,6 +6,7 @@ command is always taken, however large), so that a leader without a quorum does 
 
 from __future__ import annotations
 
+from seatrial.marks import reached
 from seatrial.raft.core import Core
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import EntryId, Index, Term
@@ -19,9 +20,11 @@ def propose(core: Core, data: bytes) -> EntryId:
     if leadership is None:
         raise NotLeader(core.leader)
     if leadership.transfer_to is not None:
+        reached("a proposal was dropped during a transfer")
         raise ProposalDropped(f"leadership is being handed over to node {leadership.transfer_to}")
     waiting, limit = leadership.uncommitted_bytes, core.config.max_uncommitted_bytes
     if waiting and waiting + len(data) > limit:
+        reached("a proposal was dropped because too much is uncommitted")
         raise ProposalDropped(f"{waiting} bytes are not yet committed and applied, of {limit} allowed")
     leadership.uncommitted_bytes = waiting + len(data)
     leadership.dirty = True
@@ -43,6 +46,7 @@ def forward(core: Core, data: bytes) -> None:
 def on_forward_proposal(core: Core, message: ForwardProposal) -> None:
     """Takes it if it can; otherwise it is lost, which its sender must expect anyway."""
     if core.leadership is None or core.leadership.transfer_to is not None:
+        reached("a forwarded proposal was lost")
         return
     try:
         propose(core, message.data)

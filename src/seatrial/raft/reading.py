@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seatrial.marks import reached
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.leadership import Leadership
@@ -12,8 +13,11 @@ from seatrial.raft.reads import Read, ReadState
 def request(core: Core, leadership: Leadership, requester: NodeId, context: int) -> None:
     """A read at the leader, of its own or of a follower."""
     if leadership.lease.holds(core.now_us) and _knows_its_commit_index(core, leadership):
+        reached("a lease read was answered")
         core.answer_read(requester, context, core.log.commit_index)
         return
+    if not _knows_its_commit_index(core, leadership):
+        reached("a read waited for a new leader's first commit")
     leadership.reads.add(Read(requester, context))
     leadership.dirty = True
 
@@ -56,6 +60,7 @@ def forward(core: Core, leader: NodeId, context: int) -> None:
 
 def on_read_index_request(core: Core, message: ReadIndexRequest) -> None:
     if core.leadership is None:
+        reached("a read was forwarded to a node that does not lead")
         core.answer_read(message.sender, message.context, 0)
     else:
         request(core, core.leadership, message.sender, message.context)
@@ -68,4 +73,5 @@ def on_read_index_response(core: Core, message: ReadIndexResponse) -> None:
 
 def expire_forwarded(core: Core) -> None:
     for context in core.forwarded_reads.expired(core.now_us):
+        reached("a forwarded read expired")
         core.read_states.append(ReadState(context, Index(0)))

@@ -74,6 +74,7 @@ def _refuse_unless_caught_up(core: Core, leadership: Leadership, node_id: NodeId
     silent_us = core.now_us - progress.last_response_us
     heard_of = silent_us <= core.config.election_timeout_us
     if not (progress.caught_up and progress.state == REPLICATE and heard_of):
+        reached("a learner was refused its promotion because it had not caught up")
         raise ConfigurationRefused(
             "not-caught-up",
             f"learner {node_id} has entries up to {progress.match_index} of {core.log.commit_index} committed, and was "
@@ -108,6 +109,8 @@ def see_to(core: Core, leadership: Leadership) -> None:
     configuration = core.configuration
     if configuration.voters_outgoing:
         if configuration.auto_leave and leadership.transfer_to is None:
+            if log.configurations.latest_index < leadership.first_index:
+                reached("a new leader left the joint consensus of its predecessor")
             _append(core, leadership, leave(configuration))
     elif is_voter(configuration, core.node_id):
         leadership.unsettled = some_do_not_know

@@ -7,6 +7,7 @@ came together go together.
 
 from __future__ import annotations
 
+from seatrial.marks import reached
 from seatrial.raft import reconfiguring
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
@@ -110,12 +111,14 @@ def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> No
         return
     progress = leadership.progress.get(message.sender)
     if progress is None or message.match_index > core.log.last_index:
+        reached("an append response that concerns nobody was ignored")
         return
     progress.last_response_us = core.now_us
     if not message.success:
         _refused(core, leadership, progress, message)
         return
     if message.match_index < progress.proven_from:
+        reached("an acknowledgement that may be of a former life was not counted")
         if progress.unproven(message.match_index):
             leadership.dirty = True
         return
@@ -143,14 +146,21 @@ def _refused(core: Core, leadership: Leadership, progress: Progress, message: Ap
     if message.hint_term > 0:
         # The follower skipped its entries of later terms; skip this log's too (§5.3, end).
         agreed = Index(core.log.last_not_after(agreed, message.hint_term, floor=progress.match_index))
+        if agreed < message.hint_index:
+            reached("a conflict was backed off by term")
     if progress.refused(message.match_index, agreed):
         leadership.dirty = True
+    else:
+        reached("a stale append response was ignored")
 
 
 def maybe_commit(core: Core, leadership: Leadership) -> None:
     """Commit what a quorum has durable, if that ends in an entry of this term (§5.4.2, figure 8)."""
     index = leadership.quorum_match()
-    if index > core.log.commit_index and core.log.term(index) == core.term:
+    if index > core.log.commit_index:
+        if core.log.term(index) != core.term:
+            reached("entries of an older term on a quorum waited for one of the leader's own")
+            return
         core.log.commit_to(index)
         leadership.dirty = True
         if leadership.unsettled:
@@ -172,6 +182,7 @@ def beat(core: Core, leadership: Leadership) -> None:
     leadership.heartbeat_deadline_us = core.now_us + config.heartbeat_us
     silent_us = core.now_us - leadership.quorum_contact_us(core.now_us)
     if config.check_quorum and silent_us > config.election_timeout_us:
+        reached("a leader without contact to a quorum stepped down")
         core.become_follower(core.term, None)
         return
     abort_if_late(core, leadership)
@@ -218,7 +229,8 @@ def _recover_lost(core: Core, leadership: Leadership, progress: Progress) -> Non
     elif progress.state == SNAPSHOT:
         _send_chunk(core, progress)
     elif len(progress.window) and not _send_empty(core, progress):
-        progress.become_probe()  # what it lacks is compacted meanwhile
+        reached("what a follower had lost was compacted meanwhile")
+        progress.become_probe()
         leadership.dirty = True
 
 
@@ -243,8 +255,10 @@ def _begin_snapshot(core: Core, leadership: Leadership, progress: Progress) -> N
     if snapshot is None or snapshot.meta.last_included_index < progress.next_index - 1:
         if progress.state == REPLICATE:
             progress.become_probe()
+        reached("no snapshot that helps a follower was there yet")
         progress.paused = True  # none that would help is there yet: try again at the peer's next heartbeat answer
         return
+    reached("a follower was too far behind for the log")
     leadership.snapshot = snapshot
     progress.become_snapshot(snapshot)
     _send_chunk(core, progress)

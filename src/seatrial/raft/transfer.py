@@ -7,6 +7,7 @@ in spite of every promise: so the leader reads by lease no more.
 
 from __future__ import annotations
 
+from seatrial.marks import reached
 from seatrial.raft.core import Core
 from seatrial.raft.ids import NodeId, Term
 from seatrial.raft.leadership import Leadership
@@ -38,4 +39,5 @@ def hand_over_if_ready(core: Core, leadership: Leadership) -> None:
 
 def abort_if_late(core: Core, leadership: Leadership) -> None:
     if leadership.transfer_to is not None and core.now_us >= leadership.transfer_deadline_us:
+        reached("a transfer timed out")
         leadership.transfer_to = None
