@@ -13,7 +13,7 @@ from typing import Final
 from seatrial.history import History, Op, OpType
 from seatrial.sim.case import Load
 from seatrial.sim.core.host import Host, Request
-from seatrial.sim.core.machine import WRITE, Command, Result
+from seatrial.sim.core.machine import Command
 from seatrial.sim.world import World
 
 RETRY_US: Final = 100_000  # an operation that was not answered by then is sent again, to another node
@@ -210,7 +210,7 @@ class Client:
             operation.repeatable = random() >= SESSIONLESS
             self._sequence += 1
             sequence = self._sequence if operation.repeatable else 0
-            data = Command(WRITE, self._session, sequence, key, 0, value).encode(load.payload_bytes)
+            data = Command(self._session, sequence, key, value).encode(load.payload_bytes)
         if random() < ANYWHERE:
             self._asks = self._any_node()
         operation.request = Request(key, data, self._answered)
@@ -234,7 +234,7 @@ class Client:
         else:
             host.submit(request)
 
-    def _answered(self, request: Request, host: Host, result: Result | None) -> None:
+    def _answered(self, request: Request, host: Host, result: int | None) -> None:
         operation = self._operation
         if operation is None or operation.request is not request:
             return  # an earlier operation, answered too late
@@ -248,7 +248,7 @@ class Client:
         self._asks = host.core.leader or host.node_id
         self._end(operation, OpType.OK, result, host.node_id)
 
-    def _end(self, operation: Operation, type_: OpType, result: Result | None, node: int | None) -> None:
+    def _end(self, operation: Operation, type_: OpType, result: int | None, node: int | None) -> None:
         self._operation = None
         operation.ended = True
         recorder = self._recorder
@@ -256,9 +256,9 @@ class Client:
         value = operation.value
         if result is not None:
             if operation.reads:
-                value = result.value
+                value = result
             else:
-                recorder.acknowledged.append((result.version, operation.key, operation.value))
+                recorder.acknowledged.append((result, operation.key, operation.value))
         f = "read" if operation.reads else "write"
         recorder.add(self._number, type_, f, operation.key, value or None, None, node)
         if type_ is OpType.INFO:

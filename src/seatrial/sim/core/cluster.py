@@ -25,7 +25,7 @@ from seatrial.sim.core.clients import Client, Recorder
 from seatrial.sim.core.disk import RecordDisk
 from seatrial.sim.core.host import Host
 from seatrial.sim.core.ledger import Ledger
-from seatrial.sim.core.machine import WRITE, Command, Decoder
+from seatrial.sim.core.machine import Command
 from seatrial.sim.core.network import CoreNetwork, Effect
 from seatrial.sim.core.trace import Digest
 from seatrial.sim.world import World
@@ -51,18 +51,17 @@ class CoreCluster:
         self.members = tuple(range(1, case.nodes + 1))
         self._operations_left = case.load.operations_max
         self._proposed = 0
-        decoder = Decoder()
+        self.filters = FilterSet(self._now_us, self._schedule)
+        decoded: dict[bytes, Command] = {}
         configuration = Configuration([NodeId(i) for i in self.members])
         self.ledger = Ledger(self.world, configuration)
         self.hosts: dict[int, Host] = {}
         for node_id in range(1, case.nodes + case.spares + 1):
             is_member = node_id <= case.nodes
-            self.hosts[node_id] = self._make_host(node_id, configuration if is_member else Configuration(()), decoder)
-        self.filters = FilterSet(self._now_us, self._schedule)
+            self.hosts[node_id] = self._make_host(node_id, configuration if is_member else Configuration(()), decoded)
         self.network = CoreNetwork(self.world, case.network, {i: host.receive for i, host in self.hosts.items()})
         for node_id, host in self.hosts.items():
             host.links = self.network.from_node(node_id)
-            host.filters = self.filters
             host.start()
 
     def _now_us(self) -> int:
@@ -71,7 +70,7 @@ class CoreCluster:
     def _schedule(self, delay_us: int, callback: Callable[[], None]) -> None:
         self.world.after(delay_us, lambda _: callback())
 
-    def _make_host(self, node_id: int, configuration: Configuration, decoder: Decoder) -> Host:
+    def _make_host(self, node_id: int, configuration: Configuration, decoded: dict[bytes, Command]) -> Host:
         case, world = self.case, self.world
         raft = case.raft
         config = RaftConfig(
@@ -92,7 +91,7 @@ class CoreCluster:
             wall_offset_us=stream.integer(-case.wall_offset_us, case.wall_offset_us),
         )
         disk = RecordDisk(world, world.stream(f"disk {node_id}"), case.disk)
-        host = Host(world, config, configuration, disk, clock, self.ledger, decoder, self.digest.record)
+        host = Host(world, config, configuration, disk, clock, self.ledger, self.filters, decoded, self.digest)
         host.trace = self.trace
         host.snapshot_entries = raft.snapshot_entries
         host.keep_entries = raft.keep_entries
@@ -173,7 +172,7 @@ class CoreCluster:
         assert host is not None and host.up, f"nobody can take a proposal: {self.describe()}"
         if data is None:
             self._proposed += 1
-            data = Command(WRITE, 0, 0, 0, 0, self._proposed).encode(0)
+            data = Command(0, 0, 0, self._proposed).encode(0)
         result: EntryId = host.call(lambda node, now_us: node.propose(data, now_us))
         return result
 
@@ -198,13 +197,17 @@ class CoreCluster:
         """Let a message filter judge every message from now on: `cluster.filter(drop(AppendEntries, to=2))`."""
         return self.filters.attach(described)
 
-    def forget_messages_of(self, node_id: int) -> None:
-        """What is under way from the node and to it is lost: its connections are gone, and so is who it was."""
+    def forget_messages(self, *node_ids: int) -> None:
+        """What is under way from these nodes and to them is lost, as when connections break; none named: from all."""
 
-        def is_of_node(_: object, argument: object) -> bool:
-            return node_id in (getattr(argument, "sender", 0), getattr(argument, "to", 0))
+        def is_theirs(_: object, argument: object) -> bool:
+            ends = (getattr(argument, "sender", 0), getattr(argument, "to", 0))
+            return any(ends) and (not node_ids or any(node_id in ends for node_id in node_ids))
 
-        self.world.discard(is_of_node)
+        self.world.discard(is_theirs)
+        for link in self.network.links.values():
+            if not node_ids or link.sender in node_ids or link.to in node_ids:
+                link.forget()
 
     def remove(self, effect: Effect) -> None:
         self.network.remove(effect)

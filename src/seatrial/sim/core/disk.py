@@ -45,12 +45,12 @@ class Records:
 
     def write_entries(self, entries: Sequence[Entry]) -> None:
         """After the last one, or in the place of those from the first one's index on."""
+        kept = self.entries
         at = entries[0].index - self.first
-        if at < len(self.entries):
-            assert at >= 0, f"entry {entries[0].index} is before the log's first, {self.first}"
-            del self.entries[at:]
-        assert at == len(self.entries), f"entry {entries[0].index} leaves a gap after {self.last_index()}"
-        self.entries.extend(entries)
+        if at != len(kept):
+            assert 0 <= at < len(kept), f"entry {entries[0].index} does not fit [{self.first}, {self.last_index()}]"
+            del kept[at:]
+        kept.extend(entries)
 
     def install(self, snapshot: Snapshot) -> None:
         """A leader's snapshot takes the place of the log up to it, and of all of it where it does not fit."""
@@ -180,8 +180,12 @@ class RecordDisk:
         return Index(self._seen.last_index())
 
     def term(self, index: Index) -> Term | None:
-        term = self._seen.term(index)
-        return None if term is None else Term(term)
+        seen = self._seen
+        at = index - seen.first
+        if 0 <= at < len(seen.entries):
+            return seen.entries[at].term
+        meta = self.snapshot_meta
+        return meta.last_included_term if meta is not None and meta.last_included_index == index else None
 
     def entries(self, first: Index, last: Index, max_bytes: int) -> list[Entry]:
         seen = self._seen
@@ -214,9 +218,14 @@ class RecordDisk:
         done: Callable[[], None],
     ) -> None:
         """Queue it behind earlier saves; reads see it at once."""
-        save = Save(hard_state, entries, snapshot, False, done)
-        save.write(self._seen)
-        self._enqueue(save)
+        seen = self._seen
+        if hard_state is not None:
+            seen.hard_state = hard_state
+        if snapshot is not None:
+            seen.install(snapshot)
+        if entries:
+            seen.write_entries(entries)
+        self._enqueue(Save(hard_state, entries, snapshot, False, done))
 
     def save_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Keep a snapshot of the local state machine; read from when it is durable."""
@@ -260,9 +269,15 @@ class RecordDisk:
         self.syncs += 1
         durable = self.durable
         for save in batch:
-            save.write(durable)
-            if save.made_here:
-                save.write(self._seen)
+            if save.snapshot is not None:
+                save.write(durable)
+                if save.made_here:
+                    save.write(self._seen)
+                continue
+            if save.hard_state is not None:
+                durable.hard_state = save.hard_state
+            if save.entries:
+                durable.write_entries(save.entries)
         if self._queue:
             self._begin_sync()
         else:

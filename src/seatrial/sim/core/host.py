@@ -21,9 +21,10 @@ from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
 from seatrial.sim.clocks import HostClock
 from seatrial.sim.core.disk import RecordDisk
-from seatrial.sim.core.ledger import Ledger, Watch
-from seatrial.sim.core.machine import Decoder, RegisterMachine, Result
+from seatrial.sim.core.ledger import PROMISES, Ledger, Watch
+from seatrial.sim.core.machine import Command, RegisterMachine
 from seatrial.sim.core.network import Link
+from seatrial.sim.core.trace import CODE_BITS, Digest
 from seatrial.sim.world import World
 from seatrial.transport.filters import FilterSet
 
@@ -33,10 +34,10 @@ class Request:
 
     __slots__ = ("answer", "data", "key")
 
-    def __init__(self, key: int, data: bytes, answer: Callable[[Request, Host, Result | None], None]) -> None:
+    def __init__(self, key: int, data: bytes, answer: Callable[[Request, Host, int | None], None]) -> None:
         self.key = key
         self.data = data  # the command; b"" for a read
-        self.answer = answer  # with None: surely nothing happened
+        self.answer = answer  # with the version written or the value read; with None: refused, nothing happened
 
 
 class Host:
@@ -50,8 +51,9 @@ class Host:
         disk: RecordDisk,
         clock: HostClock,
         ledger: Ledger,
-        decoder: Decoder,
-        record: Callable[[int], None],
+        filters: FilterSet,
+        decoded: dict[bytes, Command],
+        digest: Digest,
     ) -> None:
         self.world = world
         self.node_id: int = config.node_id
@@ -60,9 +62,9 @@ class Host:
         self.disk = disk
         self.clock = clock
         self.ledger = ledger
-        self.decoder = decoder
+        self.decoded = decoded
         self.links: dict[int, Link] = {}
-        self.filters: FilterSet | None = None
+        self.filters = filters
         self.kept_down = 0  # how many faults keep it from starting again
         self.watch = Watch(self.node_id, disk)
         ledger.watches[self.node_id] = self.watch
@@ -74,12 +76,14 @@ class Host:
         self.crashed_at: Callable[[str], None] | None = None  # told when a crash point was met
         self.node: Any = None
         self.core: Any = None
-        self.machine = RegisterMachine(decoder)
+        self.machine = RegisterMachine(decoded)
         self.up = False
         self.paused = False
         self.messages_while_out = 0
         self.starts = 0
-        self._record = record
+        self._digest = digest
+        self._record = digest.numbers.append
+        self._out = True  # down or paused
         self._random = world.stream(f"node {self.node_id}").random
         self._backlog: list[tuple[Callable[[Any], None], Any]] = []
         self._saving: deque[tuple[Ready, bool]] = deque()  # (Ready, whether it has a save of its own)
@@ -99,7 +103,7 @@ class Host:
         assert not self.up, f"node {self.node_id} runs"
         disk = self.disk
         disk.failed = self._disk_failed
-        self.machine = RegisterMachine(self.decoder)
+        self.machine = RegisterMachine(self.decoded)
         self._applied_term = self._snapshot_index = 0
         self._snapshot_pending = False
         self.watch.forget_volatile()
@@ -110,7 +114,7 @@ class Host:
         self.node = RaftNode(self.config, disk, configuration=self.configuration, random=self._random, now_us=now)
         self.core = self.node._core
         self.up = True
-        self.paused = False
+        self._out = self.paused = False
         self.starts += 1
         self._armed_us = None
         self._say("starts")
@@ -122,8 +126,8 @@ class Host:
         if not self.up:
             return
         self._say(f"crashes, {self.disk.unsynced()} records unsynced ({mode})")
-        self.up = False
-        self.paused = False
+        self._out = True
+        self.up = self.paused = False
         self.node = self.core = None
         self._backlog = []
         self._saving.clear()
@@ -137,13 +141,13 @@ class Host:
     def pause(self) -> None:
         """Everything that comes waits, its clock does not."""
         if self.up and not self.paused:
-            self.paused = True
+            self._out = self.paused = True
             self._say("pauses")
 
     def resume(self) -> None:
         if not self.paused:
             return
-        self.paused = False
+        self._out = self.paused = False
         self._say(f"goes on, {len(self._backlog)} things waited")
         backlog, self._backlog = self._backlog, []
         for callback, argument in backlog:
@@ -174,20 +178,21 @@ class Host:
 
     def receive(self, message: Message) -> None:
         """A message arrives."""
-        if not self.up or self.paused:
+        if self._out:
             self._receive_out(message)
-            return
-        filters = self.filters
-        if filters is not None and filters.receiving:
-            filters.receive(0, message, self._take)
+        elif self.filters.receiving:
+            self.filters.receive(0, message, self._receive_filtered)
         else:
-            self._take(0, message)
+            self._handle(message)
 
-    def _take(self, _: int, message: Message) -> None:
-        if not self.up or self.paused:
+    def _receive_filtered(self, _: int, message: Message) -> None:
+        if self._out:
             self._receive_out(message)
-            return
-        self._record(message.sender << 8 | self.node_id)
+        else:
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
         if self.trace is not None:
             self._say(f"<- {describe_message(message)}")
         self.node.step(message, self.clock.now_us())
@@ -208,7 +213,8 @@ class Host:
         self._armed_us = None
         now = self.clock.now_us()
         if now >= self.node.next_deadline():
-            self._record(self.node_id)
+            self._record(self.world.now_us << CODE_BITS | self.node_id)
+            self._digest.flush_if_large()
             if self.trace is not None:
                 self._say("ticks")
             self.node.tick(now)
@@ -318,11 +324,12 @@ class Host:
         links = self.links
         if self.core.role != LEADER:
             for message in messages:
-                self.ledger.promised(self.watch, message)
-        filters = self.filters
-        if filters is not None and filters.sending:
+                kind = type(message)
+                if kind in PROMISES:
+                    self.ledger.promised(self.watch, message)
+        if self.filters.sending:
             for message in messages:
-                filters.send(0, message, self._pass_on)
+                self.filters.send(0, message, self._pass_on)
             return
         for message in messages:
             link = links.get(message.to)
@@ -343,7 +350,7 @@ class Host:
         if self.paused:
             self._backlog.append((self._saved, None))
             return
-        self._record(self.node_id << 16)
+        self._record(self.world.now_us << CODE_BITS | self.node_id << 16)
         self._finish(saving.popleft()[0])
         while saving and not saving[0][1]:
             self._finish(saving.popleft()[0])
@@ -364,14 +371,17 @@ class Host:
         # The leader's newest commit enters the book before anyone applies it.
         if self.core.log.commit_index != self.watch.commit:
             self.ledger.commit_seen(self.watch, self.core)
-        machine, waiting, applied, watch = self.machine, self._waiting, self.ledger.applied, self.watch
+        machine, waiting = self.machine, self._waiting
+        entries, chains = self.ledger.entries, self.ledger.chains
         for entry in committed:
-            result = machine.apply(entry)
-            applied(watch, entry, machine.chain)
-            if waiting:
+            version = machine.apply(entry)
+            index = entry.index
+            if entries[index] is not entry or chains[index] != machine.chain:
+                self.ledger.applied(self.watch, entry, machine.chain)
+            if waiting and version:
                 request = waiting.pop(entry.data, None)
-                if request is not None and result is not None:
-                    request.answer(request, self, result)
+                if request is not None:
+                    request.answer(request, self, version)
         self._applied_term = committed[-1].term
         if self.crash_point and self._crash_here("after-apply"):
             return False
@@ -383,8 +393,7 @@ class Host:
         for context, index in ready.reads:
             request = self._reads.pop(context, None)
             if request is not None:
-                value = None if index == 0 else Result(self.machine.applied_index, self.machine.value(request.key))
-                request.answer(request, self, value)
+                request.answer(request, self, self.machine.value(request.key) if index else None)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from seatrial.sim.case import Violation
 from seatrial.sim.core.disk import RecordDisk
 from seatrial.sim.world import World
 
+PROMISES: Final = frozenset({AppendEntriesResponse, RequestVoteResponse, RequestVote})
 _INDEX_BITS: Final = 40  # (term, index) as one number
 
 
@@ -45,13 +46,24 @@ class SafetyViolation(Exception):
 class Watch:
     """What was last seen of one node.  votes: by term, for as long as its disk lives."""
 
-    __slots__ = ("applied", "commit", "disk", "durable_term", "last", "node_id", "role", "term", "voted_for", "votes")
+    __slots__ = (
+        "applied",
+        "commit",
+        "disk",
+        "last",
+        "node_id",
+        "role",
+        "saved_index",
+        "saved_term",
+        "term",
+        "voted_for",
+        "votes",
+    )
 
     def __init__(self, node_id: int, disk: RecordDisk) -> None:
         self.node_id = node_id
         self.disk = disk
         self.votes: dict[int, int] = {}
-        self.durable_term = 0  # the highest that it promised to know
         self.forget_volatile()
 
     def forget_volatile(self) -> None:
@@ -62,11 +74,12 @@ class Watch:
         self.commit = 0
         self.applied = 0
         self.last = 0
+        self.saved_index = 0  # of the entry saved last, and its term
+        self.saved_term = 0
 
     def wiped(self) -> None:
         """Its disk is gone, by a fault that makes it a new node."""
         self.votes = {}
-        self.durable_term = 0
 
 
 class Ledger:
@@ -97,7 +110,7 @@ class Ledger:
         self.entries: list[Entry | None] = [None]  # as first applied
         self.chains: list[int] = [0]  # the machine's checksum after applying each
         self.snapshots: dict[int, int] = {}  # index -> checksum of the machine's state
-        self._by_id: dict[int, tuple[Entry, int]] = {}  # every entry that was ever saved, and the term before it
+        self._by_id: dict[int, tuple[Entry, int | None]] = {}  # every entry that was ever saved, and the term before it
 
     @property
     def committed(self) -> int:
@@ -235,22 +248,27 @@ class Ledger:
                 "committed-immutable",
                 f"node {watch.node_id} rewrites entry {first}, and has committed to {watch.commit}",
             )
-        before = core.log.term(first - 1)
+        before = watch.saved_term if first == watch.saved_index + 1 else core.log.term(first - 1)
         by_id = self._by_id
         for entry in entries:
             number = entry.term << _INDEX_BITS | entry.index
             known = by_id.get(number)
             if known is None:
-                by_id[number] = (entry, -1 if before is None else before)
-            elif (known[0] is not entry and known[0] != entry) or (
-                before is not None and known[1] >= 0 and known[1] != before
-            ):
-                raise self.broken(
-                    "log-matching",
-                    f"node {watch.node_id} saves {entry} after an entry of term {before}; elsewhere {known[0]} "
-                    f"stands after an entry of term {known[1]}",
-                )
+                by_id[number] = (entry, before)
+            elif known[0] is not entry or known[1] != before:
+                self._check_same(watch, entry, before, known)
             before = entry.term
+        watch.saved_index = entry.index
+        watch.saved_term = entry.term
+
+    def _check_same(self, watch: Watch, entry: Entry, before: int | None, known: tuple[Entry, int | None]) -> None:
+        """Equal (index, term): equal entries, behind entries of equal terms; a compacted one's term is not known."""
+        if known[0] != entry or (before is not None and known[1] is not None and known[1] != before):
+            raise self.broken(
+                "log-matching",
+                f"node {watch.node_id} saves {entry} after an entry of term {before}; elsewhere {known[0]} "
+                f"stands after an entry of term {known[1]}",
+            )
 
     def promised(self, watch: Watch, message: Message) -> None:
         """A node sends a message that promises something: it must be durable now."""

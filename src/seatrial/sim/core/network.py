@@ -8,6 +8,7 @@ Knows nothing of what the messages mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from heapq import heappush
 from typing import Any, Final
 
 from seatrial.raft.messages import AppendEntries, ForwardProposal, InstallSnapshot, Message
@@ -63,42 +64,59 @@ class Link:
         self._loss_below = settings.loss
         self._duplicate_below = settings.loss + settings.duplicate
         self._tail_below = settings.loss + settings.duplicate + settings.tail
-        self._spread = high - low
+        self._spread = (high - low) / (1 - self._tail_below) if self._tail_below < 1 else 0.0
         self._arrival_us = 0  # of the message sent last
         self.effects: list[Effect] = []
 
     def send(self, message: Message) -> None:
         if self.effects:
             self._send_through_faults(message)
-        else:
-            self._send(message, 0)
-
-    def _send(self, message: Message, late_us: int) -> None:
+            return
+        # One draw decides the message's fate and, where that is the usual one, its delay as well.
         draw = self._random()
-        delay = self._low + late_us
         if draw < self._tail_below:
-            if draw < self._loss_below:
-                return
-            delay += int(self._random() * self._spread)
-            if draw < self._duplicate_below:
-                self._deliver(self._world.now_us + delay * 2, message)
-            else:
-                delay *= _TAIL_TIMES + int(self._random() * _TAIL_TIMES_MORE)
-        else:
-            delay += int(self._random() * self._spread)
-        arrival = self._world.now_us + delay
+            self._send_unusual(message, draw, 0)
+            return
+        world = self._world
+        arrival = world.now_us + self._low + int((draw - self._tail_below) * self._spread)
         if arrival < self._arrival_us:
             arrival = self._arrival_us
         else:
             self._arrival_us = arrival
-        self._deliver(arrival, message)
+        world.sequence += 1
+        heappush(world.queue, (arrival, world.sequence, self._receive, message))
+
+    def _send(self, message: Message, late_us: int) -> None:
+        """As `send`, through no fault of the case, but so much later."""
+        draw = self._random()
+        if draw < self._tail_below:
+            self._send_unusual(message, draw, late_us)
+        else:
+            self._send_in_order(message, self._low + int((draw - self._tail_below) * self._spread) + late_us)
+
+    def _send_unusual(self, message: Message, draw: float, late_us: int) -> None:
+        """Lost, sent twice, or in the tail."""
+        if draw < self._loss_below:
+            return
+        delay = self._low + int(self._random() * self._spread)
+        if draw < self._duplicate_below:
+            self._world.after(2 * delay + late_us, self._receive, message)
+        else:
+            delay *= _TAIL_TIMES + int(self._random() * _TAIL_TIMES_MORE)
+        self._send_in_order(message, delay + late_us)
+
+    def _send_in_order(self, message: Message, delay_us: int) -> None:
+        self._arrival_us = max(self._world.now_us + delay_us, self._arrival_us)
+        self._world.at(self._arrival_us, self._receive, message)
+
+    def forget(self) -> None:
+        """What comes next is behind nothing: all that was under way is lost, or is to be overtaken."""
+        self._arrival_us = 0
 
     def calm(self) -> None:
         """From now on it loses and repeats nothing, and nothing takes long."""
+        self._spread *= 1 - self._tail_below
         self._loss_below = self._duplicate_below = self._tail_below = 0.0
-
-    def _deliver(self, time_us: int, message: Message) -> None:
-        self._world.at(time_us, self._receive, message)
 
     def _send_through_faults(self, message: Message) -> None:
         late_us = 0
@@ -119,7 +137,7 @@ class Link:
             elif kind == "duplicate":
                 if self._random() < value:
                     effect.hits += 1
-                    self._send(message, self._low + self._spread)
+                    self._send(message, self._low + int(self._spread))
             elif kind == "delay":
                 effect.hits += 1
                 late_us += int(value)
@@ -131,7 +149,7 @@ class Link:
                 effect.hits += 1
                 late_us += self._queue_behind(effect, message)
         if overtakes:
-            self._deliver(self._world.now_us + self._low + late_us, message)
+            self._world.after(self._low + late_us, self._receive, message)
         else:
             self._send(message, late_us)
 
@@ -187,6 +205,8 @@ class CoreNetwork:
         for link in self.links.values():
             if effect in link.effects:
                 link.effects.remove(effect)
+                if effect.kind == "bandwidth":
+                    link.forget()
         held, effect.held = effect.held, []
         for link, message in held:
             link.send(message)

@@ -43,7 +43,7 @@ def wipe(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
             return
         yield RETRY_US
     host.crash("lost")
-    cluster.forget_messages_of(node_id)
+    cluster.forget_messages(node_id)
     host.wipe()
     proof.bit = True
     host.kept_down += 1

@@ -13,7 +13,7 @@ from seatrial.raft.messages import Configuration
 from seatrial.raft.quorum import majority_size
 from seatrial.sim.core.cluster import CoreCluster
 from seatrial.sim.core.host import Host, Request
-from seatrial.sim.core.machine import WRITE, Command, Result, decode
+from seatrial.sim.core.machine import Command, decode
 
 PROBE_RETRY_US = 50_000
 _PROBE_SESSION = 1_000_000  # the first session of a probe; clients have small numbers
@@ -102,7 +102,7 @@ class Probe:
         self._value = (_PROBE_SESSION + self._client) * 10_000_000 if writes else 0
         data = b""
         if writes:
-            data = Command(WRITE, _PROBE_SESSION + self._client, 1, key, 0, self._value).encode(0)
+            data = Command(_PROBE_SESSION + self._client, 1, key, self._value).encode(0)
         self._request = Request(key, data, self._answered)
         recorder.add(self._client, OpType.INVOKE, self._name, key, self._value, None, host.node_id)
         self._ask()
@@ -120,15 +120,15 @@ class Probe:
         else:
             self._host.read(self._request)
 
-    def _answered(self, request: Request, host: Host, result: Result | None) -> None:
+    def _answered(self, request: Request, host: Host, result: int | None) -> None:
         if self.done or result is None:
             return
         self.done = True
         recorder = self._cluster.recorder
         if self.writes:
-            recorder.acknowledged.append((result.version, self.key, self._value))
+            recorder.acknowledged.append((result, self.key, self._value))
         recorder.counts["ok"] += 1
-        value = self._value if self.writes else result.value
+        value = self._value if self.writes else result
         recorder.add(self._client, OpType.OK, self._name, self.key, value, None, host.node_id)
 
 
