@@ -115,12 +115,12 @@ class _Shrinker:
         passes: tuple[tuple[str, Callable[[], None]], ...] = (
             ("cut the end", self._cut_end),
             ("remove faults", self._remove_faults),
+            ("merge faults", self._merge_faults),
+            ("close gaps", self._close_gaps),  # early: a shorter case is a faster one
             ("simplify settings", self._simplify_settings),
             ("remove nodes", self._remove_nodes),
-            ("merge faults", self._merge_faults),
-            ("try other seeds", self._try_seeds),
             ("simplify faults", self._simplify_faults),
-            ("close gaps", self._close_gaps),
+            ("try other seeds", self._try_seeds),
         )
         before = None
         while before != self.case and not self._late():

@@ -16,6 +16,7 @@ from seatrial.sim.case import Case, Disk, Fault, Load, Network, Raft
 
 CALM: Final = Network(tail=0.0)
 OPERATIONS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+KAFKA: Final = ("kafka_rate", "topics", "partitions")
 DURATION_MIN_US: Final = 1_000
 replace = msgspec.structs.replace
 
@@ -27,7 +28,7 @@ def plainer_settings(case: Case) -> Iterator[Case]:
     for name, plain in (("network", CALM), ("disk", Disk()), ("raft", Raft())):
         candidates.append(replace(case, **{name: plain}))
         candidates += [replace(case, **{name: one}) for one in _one_field_plain(getattr(case, name), plain)]
-    candidates += [replace(case, load=load) for load in _less_to_do(case.load)]
+    candidates += [replace(case, load=load) for load in _less_to_do(case)]
     return (candidate for candidate in candidates if candidate != case)
 
 
@@ -37,19 +38,23 @@ def _one_field_plain(settings: Any, plain: Any) -> Iterator[Any]:
             yield replace(settings, **{name: getattr(plain, name)})
 
 
-def _less_to_do(load: Load) -> Iterator[Load]:
+def _less_to_do(case: Case) -> Iterator[Load]:
+    load = case.load
     for most in OPERATIONS:
         if most < load.operations_max:
             yield replace(load, operations_max=most)
     if load.operations_max == 0:  # nothing is done: how it would have been done is noise
         yield replace(Load(), operations_max=0)
-    for name, least in (("clients", 1), ("keys", 1), ("topics", 1), ("partitions", 1), ("payload_bytes", 1)):
-        if getattr(load, name) > least:
-            yield replace(load, **{name: least})
-    for name in ("reads", "kafka_rate"):
-        if getattr(load, name) > 0:
-            yield replace(load, **{name: 0.0})
-    for name in ("rate", "kafka_rate"):
+    for name in ("payload_bytes",) if case.level == "full" else ("payload_bytes", *KAFKA):
+        yield replace(load, **{name: getattr(Load(), name)})
+    for name in ("clients", "keys") if case.level == "core" else ("clients", "keys", "topics", "partitions"):
+        if getattr(load, name) > 1:
+            yield replace(load, **{name: 1})
+    if load.reads:
+        yield replace(load, reads=0.0)
+    if load.kafka_rate and case.level == "full":
+        yield replace(load, kafka_rate=0.0)
+    for name in ("rate",) if case.level == "core" else ("rate", "kafka_rate"):
         if getattr(load, name) >= 2:
             yield replace(load, **{name: float(round(getattr(load, name) / 2))})
 
