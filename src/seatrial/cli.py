@@ -55,6 +55,7 @@ def command_line() -> typer.Typer:
     for function in (run, sim, up, check, report):
         app.command()(function)
     app.command(name="list")(catalogue)
+    app.command()(members)
     # For `--help` only: the launcher takes these two before this module is imported.
     app.command(context_settings={"ignore_unknown_options": True})(serve)
     app.command(context_settings={"ignore_unknown_options": True})(proxy)
@@ -188,6 +189,41 @@ def catalogue(
     return catalogue_command(what, json=json)
 
 
+def members(
+    action: Annotated[str, typer.Argument(help="list, add, promote, remove, replace or move.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="add NODE-ID HOST:RAFT-PORT; promote NODE-ID; remove NODE-ID; replace OLD-ID NEW-ID; "
+            "move TOPIC/PARTITION."
+        ),
+    ] = None,
+    *,
+    http: Annotated[str, typer.Option(help="HTTP address of any member.")] = "http://127.0.0.1:9644",
+    token: Annotated[str, typer.Option(help="Its --http-token.", envvar="SEATRIAL_HTTP_TOKEN")] = "",
+    wait: Annotated[str | None, typer.Option(help="Wait until it is carried out, e.g. 30s.")] = None,
+    learner: Annotated[bool, typer.Option("--learner", help="add: without a vote until it is promoted.")] = False,
+    add: Annotated[str, typer.Option(help="move: node ids that get a replica, comma-separated.")] = "",
+    remove: Annotated[str, typer.Option(help="move: node ids that give theirs up.")] = "",
+    learners: Annotated[str, typer.Option(help="move: node ids that follow without a vote.")] = "",
+    json: Json = False,
+) -> int:
+    """List or change the members of a running cluster of our own server, and where partitions are."""
+    from seatrial.server.members_command import MembersOptions, members_command
+
+    options = MembersOptions(
+        http=http,
+        token=token,
+        wait_s=0.0 if wait is None else parse_duration(wait),
+        learner=learner,
+        add=_numbers("--add", add),
+        remove=_numbers("--remove", remove),
+        learners=_numbers("--learners", learners),
+        json=json,
+    )
+    return members_command(action, arguments or [], options)
+
+
 def serve() -> int:
     """One node of our own cluster (`seatrial serve --help` lists its options)."""
     raise AssertionError("the launcher takes `serve`")
@@ -200,6 +236,13 @@ def proxy() -> int:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    words = _words(text)
+    if not all(word.isdigit() for word in words):
+        raise BadTrial(f"{option} {text}: write node ids with commas between them, such as {option} 4,5")
+    return tuple(map(int, words))
 
 
 def _key_and_value(text: str) -> tuple[str, str]:

@@ -36,9 +36,10 @@ async def join(
     logger: Logger,
     *,
     is_member: Callable[[], bool],
+    changed: Callable[[], asyncio.Future[None]],
     add_peer: Callable[[NodeId, str], None],
 ) -> None:
-    """Ends when this node is a member.
+    """Ends when this node is a member; `changed` gives what ends when that may have changed.
 
     Raises:
         StartError: it cannot become one as it is.
@@ -63,7 +64,7 @@ async def join(
         if problem and problem != told:
             told = problem
             logger.warning("not_joined_yet", reason=problem)
-        await asyncio.sleep(ASK_AGAIN_S)
+        await asyncio.wait([changed()], timeout=ASK_AGAIN_S)
     logger.info("joined")
 
 

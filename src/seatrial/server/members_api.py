@@ -153,9 +153,10 @@ class MembersApi:
             replica = broker.metadata_replica
             if not replica.node.is_leader:
                 leader = broker.metadata.nodes.get(NodeId(broker.controller_id))
-                where = f"ask node {leader.node_id} at http://{leader.http_address}" if leader else "none is known now"
+                url = f"http://{leader.http_address}" if leader else ""
+                where = f"ask node {leader.node_id} at {url}" if leader else "none is known now"
                 text = f"only the leader of the metadata knows whether a learner has caught up; {where}"
-                raise RefusedRequest(503, "NOT_LEADER", text)
+                raise RefusedRequest(503, "NOT_LEADER", text, leader_http=url)
             progress = replica.status().peers.get(node_id)
             if progress is None or not progress.caught_up:
                 behind = replica.node.commit_index - (progress.match_index if progress else 0)

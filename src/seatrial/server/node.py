@@ -196,6 +196,7 @@ class Node:
                     self.directory,
                     self.logger,
                     is_member=self.standing.is_member,
+                    changed=self.broker.metadata_replica.changed,
                     add_peer=self.standing.add_peer,
                 )
             await self.broker.register()

@@ -170,7 +170,7 @@ class Replica:
         return future
 
     def changed(self) -> asyncio.Future[None]:
-        """Ends at the next apply or change of role or leader; shared by all that wait, so never cancel it."""
+        """Ends at the next apply or change of role, leader or members; shared by all that wait, so never cancel it."""
         if self._change is None:
             self._change = self.host.loop.create_future()
         return self._change
@@ -243,6 +243,7 @@ class Replica:
             self._role_changed()
         if ready.configuration_changed is not None:
             self.host.configuration_changed(self)
+            self._wake_watchers()
         if ready.committed:
             self._apply(ready.committed)
         if ready.reads:
