@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo check lint test bench lock clean
+.PHONY: help install demo check lint test bench compiled lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,9 +35,18 @@ test: lint       ## everything, real processes included (under 10 minutes on two
 bench: $(STAMP)  ## all benchmarks, one after the other
 	for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
+compiled: $(STAMP) ## build the hot path with mypyc into .venv-compiled, and run every test there
+	SEATRIAL_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps -w .venv-compiled/dist .
+	test -x .venv-compiled/bin/python || $(BIN)/python -m venv .venv-compiled
+	.venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	.venv-compiled/bin/python -m pip uninstall --quiet --yes seatrial
+	.venv-compiled/bin/python -m pip install --quiet --force-reinstall --no-deps .venv-compiled/dist/seatrial-*.whl
+	.venv-compiled/bin/python -c 'import seatrial.raft.node as node; assert node.__file__.endswith(".so"), node.__file__'
+	.venv-compiled/bin/pytest -q -n 2
+
 lock: $(STAMP)   ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-package seatrial --all-extras pyproject.toml -o requirements.lock
 
 clean:           ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis
