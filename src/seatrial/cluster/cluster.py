@@ -8,21 +8,20 @@ Knows nothing of workloads, plans and verdicts.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import permutations
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from seatrial.cluster.connectivity import Link, connected_majority, links_between_groups, links_of
-from seatrial.cluster.drivers.base import Driver, NoAnswer, NodePlace
+from seatrial.cluster.connectivity import Cuts, Link, connected_majority, links_between_groups, links_of
+from seatrial.cluster.drivers.base import Driver, NoAnswer
 from seatrial.cluster.errors import ClusterError, DeadlineExceeded
-from seatrial.cluster.links import LinkFault, Links
-from seatrial.cluster.message_filters import FilterFault, filtered
-from seatrial.cluster.nodes import Nodes
-from seatrial.cluster.spec import ClusterSpec
+from seatrial.cluster.links import LinkFault
+from seatrial.cluster.message_filters import FilterFault
+from seatrial.cluster.node_group import NodeGroup
 from seatrial.cluster.status import NodeStatus, StatusByNode, agreed_leader, disagreement, majority_of
-from seatrial.rundir import RunDirectory
 
 T = TypeVar("T")
 CutMode: TypeAlias = Literal["hold", "reset"]
@@ -34,22 +33,42 @@ STATUS_TIMEOUT_S = 1.0
 LAST_LOOK_S = 0.5
 
 
-class Cluster(Nodes):
-    """Nodes, the links between them, and what they say.  `spawn_cluster` (cluster/spawn.py) makes one."""
+class LinkControl(Protocol):
+    """What is done to the links of one cluster.  `cuts` are those that are severed now."""
 
-    def __init__(self, spec: ClusterSpec, driver: Driver, run: RunDirectory, places: Mapping[int, NodePlace]) -> None:
-        super().__init__(driver, run, places, start_timeout=spec.start_timeout)
-        self.spec = spec
-        self._links: Links | None = None
+    cuts: Cuts
 
-    def attach(self, links: Links) -> None:
-        """The proxies are up: from now on network faults can be carried out."""
-        self._links = links
+    def applied(
+        self, kind: str, attributes: Mapping[str, int | float], links: Sequence[Link]
+    ) -> AbstractAsyncContextManager[LinkFault]:
+        """Do it to these links; undo it at the end, and gather what it did.  The kinds are the proxy's toxics."""
+
+    async def clean(self) -> None:
+        """Make every link whole, whatever was done to it."""
+
+
+class Cluster(NodeGroup):
+    """Nodes, the links between them, and what they say.  `spawn_cluster` (cluster/spawn.py) makes one of processes."""
+
+    driver: Driver
+
+    def __init__(self) -> None:
+        self._links: LinkControl | None = None
+
+    @abstractmethod
+    async def _ask(self, node: int, *, digest: bool) -> tuple[NodeStatus, ...]:
+        """What a node that runs says of each of its groups.  Raises NoAnswer."""
+
+    @abstractmethod
+    def filtered(
+        self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
+    ) -> AbstractAsyncContextManager[FilterFault]:
+        """Filter messages on these nodes, each by these requests (the bodies that `--test-hooks` takes)."""
 
     # -- links
 
     @property
-    def links(self) -> Links:
+    def links(self) -> LinkControl:
         """Raises ClusterError for a cluster without proxies."""
         if self._links is None:
             raise ClusterError("this cluster has no links to break: start it with ClusterSpec(links=True)")
@@ -108,23 +127,12 @@ class Cluster(Nodes):
         """Break every connection that carries these links, and each new one, with an RST."""
         return self.links.applied("reset_peer", {"timeout": 0}, links)
 
-    def filtered(
-        self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
-    ) -> AbstractAsyncContextManager[FilterFault]:
-        """Filter messages on these nodes, each by these requests (the bodies that `--test-hooks` takes)."""
-        urls = {node: self.addresses(node).http or "" for node in nodes}
-        return filtered(self._http, urls, requests)
-
     def connected_majority(self) -> tuple[int, ...] | None:
         """Nodes that run, are not paused and all reach each other both ways, where they are a majority; else None."""
         if self._links is not None:
             return connected_majority(self.nodes, self.running(), self._links.cuts)
         running = self.running()
         return running if len(running) >= majority_of(len(self.nodes)) else None
-
-    async def _spawned(self, node: int, pid: int) -> None:
-        if self._links is not None:
-            await self._links.set_caller(node, [pid])
 
     async def heal_everything(self, timeout: float) -> None:
         """Whatever was done: every link whole, every node resumed or started.  Raises DeadlineExceeded."""
@@ -153,7 +161,7 @@ class Cluster(Nodes):
             if state.state != "running":
                 raise NoAnswer(state.describe())
             async with asyncio.timeout(timeout):
-                answers = await self.driver.status(self._node(node).place, self._http, digest=digest)
+                answers = await self._ask(node, digest=digest)
         except NoAnswer as error:
             answers = (NodeStatus(node=node, group=self.driver.group, error=str(error)),)
         except TimeoutError:

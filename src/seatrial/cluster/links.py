@@ -24,7 +24,10 @@ from seatrial.cluster.errors import ClusterError
 from seatrial.cluster.proxy.client import ProxyClient, ProxyError
 
 # Any of these above zero proves that a toxic acted; the others of its counters only say that it was there.
-PROOF = ("connections_closed", "connections_reset", "bytes_held", "bytes_delayed", "bytes_dropped")
+PROOF = (
+    *("connections_closed", "connections_reset", "bytes_held", "bytes_delayed", "bytes_dropped"),
+    *("segments_held", "segments_delayed"),  # of the simulated network
+)
 SEVERING = frozenset({"hold", "timeout", "reset_peer"})
 
 

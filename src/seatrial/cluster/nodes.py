@@ -11,52 +11,23 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import httpx
 
 from seatrial.cluster.drivers.base import Driver, NoAnswer, NodeAddresses, NodePlace
 from seatrial.cluster.errors import ClusterError, DeadlineExceeded, NodeExited
+from seatrial.cluster.node_group import TERMINATE_TIMEOUT_S, ExitReport, NodeGroup, NodeState
 from seatrial.cluster.node_process import NodeProcess, Processes
 from seatrial.rundir import RunDirectory
-
-T = TypeVar("T")
 
 READY_POLL_S = 0.01
 READY_TIMEOUT_S = 1.0
 SIGNAL_POLL_S = 0.001
 SIGNAL_TIMEOUT_S = 5.0
-TERMINATE_TIMEOUT_S = 10.0
 # Settings of this harness and its systems must come from the spec, so that a trial can be replayed elsewhere.
 ENVIRONMENT_DROPPED = ("SEATRIAL_", "ETCD_")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeState:
-    """What the operating system knows of a node.  `pid` and `incarnation` are of its last start; 0: none yet."""
-
-    node: int
-    state: Literal["running", "paused", "down"]
-    pid: int
-    incarnation: int
-    exit: str | None = None  # how the last incarnation ended, when the node is down
-
-    def describe(self) -> str:
-        if self.state == "down":
-            return f"down ({self.exit or 'never started'}, incarnation {self.incarnation})"
-        return f"{self.state} (pid {self.pid}, incarnation {self.incarnation})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitReport:
-    """How an incarnation ended.  `exit_status` is minus the signal's number where a signal ended it."""
-
-    node: int
-    pid: int
-    incarnation: int
-    exit_status: int
 
 
 class _Node:
@@ -68,7 +39,7 @@ class _Node:
         self.incarnation = 0
 
 
-class Nodes:
+class Nodes(NodeGroup):
     """The nodes' processes.  `nodes` are the ids, in order; all are down at first."""
 
     def __init__(
@@ -113,10 +84,6 @@ class Nodes:
 
     # -- who is there
 
-    def others(self, *nodes: int) -> list[int]:
-        """All nodes but these."""
-        return [node for node in self.nodes if node not in nodes]
-
     def node_state(self, node: int) -> NodeState:
         this = self._node(node)
         process = this.process
@@ -127,10 +94,6 @@ class Nodes:
             return NodeState(node=node, state="down", pid=process.pid, incarnation=this.incarnation, exit=how)
         state: Literal["running", "paused"] = "paused" if process.paused else "running"
         return NodeState(node=node, state=state, pid=process.pid, incarnation=this.incarnation)
-
-    def running(self) -> tuple[int, ...]:
-        """Nodes whose process is there and not paused."""
-        return tuple(node for node in self.nodes if self.node_state(node).state == "running")
 
     def process_state(self, node: int) -> str:
         """What the operating system says of the node's process now: "running", "sleeping", "stopped", …, "gone"."""
@@ -215,46 +178,12 @@ class Nodes:
                 raise DeadlineExceeded(f"effect of {number.name}", SIGNAL_TIMEOUT_S, {node: f"process state {state}"})
             await asyncio.sleep(SIGNAL_POLL_S)
 
-    async def restart(self, node: int, timeout: float | None = None) -> None:
-        """Terminate it if it is up, then start it."""
-        if self.node_state(node).state != "down":
-            await self.terminate(node)
-        await self.start(node, timeout)
-
     async def wipe(self, node: int) -> None:
         """Remove everything the node has stored.  It has to be down; it stays down."""
         if self.node_state(node).state != "down":
             raise ClusterError(f"node {node} is {self.node_state(node).describe()}; kill it before wiping its data")
         directory = self._node(node).place.directory
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=False)
-
-    async def start_all(self, timeout: float | None = None) -> None:
-        """Start every node that is down, all at once."""
-        await _each(self.start(node, timeout) for node in self.nodes if self.node_state(node).state == "down")
-
-    async def kill_all(self) -> tuple[ExitReport, ...]:
-        """Kill every node that is up, all at once."""
-        return await _each(self.kill(node) for node in self._up())
-
-    async def terminate_all(self, timeout: float = TERMINATE_TIMEOUT_S) -> tuple[ExitReport, ...]:
-        return await _each(self.terminate(node, timeout) for node in self._up())
-
-    async def pause_all(self) -> None:
-        await _each(self.pause(node) for node in self.running())
-
-    async def resume_all(self) -> None:
-        await _each(self.resume(node) for node in self.nodes if self.node_state(node).state == "paused")
-
-    async def restart_all(self, timeout: float | None = None) -> None:
-        """All down, then all up."""
-        await self.terminate_all()
-        await self.start_all(timeout)
-
-    def _up(self) -> list[int]:
-        return [node for node in self.nodes if self.node_state(node).state != "down"]
-
-    def _last_seen(self) -> dict[int, str]:
-        return {node: self._seen(node) for node in self.nodes}
 
     def _seen(self, node: int) -> str:
         """The process, and where it ended unexpectedly the end of its log."""
@@ -269,12 +198,3 @@ def clean_environment(added: Mapping[str, str]) -> dict[str, str]:
     """Our own environment, without what could configure a system by accident, and with what the driver adds."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_DROPPED)}
     return {**kept, **added}
-
-
-async def _each(actions: Iterable[Awaitable[T]]) -> tuple[T, ...]:
-    """All at once, each to its end; then the first error, if there was one."""
-    results = await asyncio.gather(*actions, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return tuple(result for result in results if not isinstance(result, BaseException))

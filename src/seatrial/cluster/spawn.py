@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from seatrial.cluster.cluster import Cluster
 from seatrial.cluster.completion import to_the_end
 from seatrial.cluster.drivers import registry
 from seatrial.cluster.drivers.base import Driver, LinkStyle, NodePlace
@@ -22,6 +21,7 @@ from seatrial.cluster.links import Links, proxy_names
 from seatrial.cluster.node_process import NodeProcess
 from seatrial.cluster.nodes import clean_environment
 from seatrial.cluster.ports import AddressLease, lease_addresses
+from seatrial.cluster.process_cluster import ProcessCluster
 from seatrial.cluster.proxy.client import ProxyClient, ProxyError
 from seatrial.cluster.spec import ClusterSpec
 from seatrial.cluster.workspace import TemporaryWorkspace, sweep
@@ -35,7 +35,7 @@ PROXY_START_TIMEOUT_S = 10.0
 
 
 @asynccontextmanager
-async def spawn_cluster(what: int | ClusterSpec = 3) -> AsyncIterator[Cluster]:
+async def spawn_cluster(what: int | ClusterSpec = 3) -> AsyncIterator[ProcessCluster]:
     """A cluster of so many nodes of our own server, or as the spec says; every node accepts connections.
 
     Raises ValueError for a spec that makes no sense, Unavailable when this machine cannot run it, NodeExited or
@@ -55,7 +55,7 @@ async def spawn_cluster(what: int | ClusterSpec = 3) -> AsyncIterator[Cluster]:
             stack.callback(temporary.close)
             sweep()
         run = RunDirectory(temporary.root if temporary is not None else Path(spec.directory or "").resolve())
-        cluster = Cluster(spec, driver, run, node_places(spec, driver, run, lease))
+        cluster = ProcessCluster(spec, driver, run, node_places(spec, driver, run, lease))
         stack.push_async_callback(lambda: to_the_end(cluster.close()))
         if temporary is not None:
             cluster.processes.remove_at_end(temporary.root)
@@ -92,7 +92,7 @@ def _peer_address(spec: ClusterSpec, driver: Driver, lease: AddressLease, node: 
     return lease.address(PROXY_SLOT + node, port + peer) if node != peer else lease.address(node, port)
 
 
-async def _proxy_url(cluster: Cluster, lease: AddressLease) -> str:
+async def _proxy_url(cluster: ProcessCluster, lease: AddressLease) -> str:
     """The given Toxiproxy's URL, or that of one of our own, started now."""
     if cluster.spec.toxiproxy is not None:
         return cluster.spec.toxiproxy
@@ -122,7 +122,7 @@ async def _until_proxy_answers(url: str, process: NodeProcess) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _links(cluster: Cluster, client: ProxyClient, lease: AddressLease) -> Links:
+async def _links(cluster: ProcessCluster, client: ProxyClient, lease: AddressLease) -> Links:
     """Create every proxy.  Raises Unavailable for a Toxiproxy that cannot do what this system needs."""
     style = cluster.driver.link_style
     ours = (await client.version()).ours

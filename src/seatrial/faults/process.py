@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from seatrial.cluster.cluster import Cluster
 from seatrial.cluster.completion import to_the_end
-from seatrial.cluster.nodes import ExitReport
+from seatrial.cluster.node_group import ExitReport
 from seatrial.env import Rng
 from seatrial.faults.base import Injection, aim, people
 from seatrial.faults.targets import Target

@@ -89,7 +89,7 @@ class OwnDriver:
         info = await get_json(http, f"http://{place.listen['http']}/api/v1/raft/info")
         try:
             assert isinstance(info, dict)
-            return tuple(_status(place.node, group) for group in info["groups"])
+            return tuple(status_of(place.node, group) for group in info["groups"])
         except (AssertionError, KeyError, TypeError) as error:
             raise NoAnswer(f"/api/v1/raft/info is not as documented: {error!r}") from error
 
@@ -99,7 +99,8 @@ def rack_of(node: int) -> str:
     return f"rack-{node}"
 
 
-def _status(node: int, group: Mapping[str, Any]) -> NodeStatus:
+def status_of(node: int, group: Mapping[str, Any]) -> NodeStatus:
+    """One group of `GET /api/v1/raft/info`.  Raises KeyError, TypeError where it is not as documented."""
     return NodeStatus(
         node=node,
         group=group["group"],

@@ -1,0 +1,47 @@
+"""A cluster of processes on this machine, with proxies between them.
+
+Rule: as in `nodes` and `cluster`.  Knows nothing of how the processes and proxies are set up (`spawn`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from seatrial.cluster.cluster import Cluster
+from seatrial.cluster.drivers.base import Driver, NodePlace
+from seatrial.cluster.links import Links
+from seatrial.cluster.message_filters import FilterFault, filtered
+from seatrial.cluster.nodes import Nodes
+from seatrial.cluster.spec import ClusterSpec
+from seatrial.cluster.status import NodeStatus
+from seatrial.rundir import RunDirectory
+
+
+class ProcessCluster(Nodes, Cluster):
+    """Processes, the proxies between them, and what they say."""
+
+    def __init__(self, spec: ClusterSpec, driver: Driver, run: RunDirectory, places: Mapping[int, NodePlace]) -> None:
+        Nodes.__init__(self, driver, run, places, start_timeout=spec.start_timeout)
+        Cluster.__init__(self)
+        self.spec = spec
+        self._proxies: Links | None = None
+
+    def attach(self, links: Links) -> None:
+        """The proxies are up: from now on network faults can be carried out."""
+        self._links = self._proxies = links
+
+    def filtered(
+        self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
+    ) -> AbstractAsyncContextManager[FilterFault]:
+        """Filter messages on these nodes, each by these requests (the bodies that `--test-hooks` takes)."""
+        urls = {node: self.addresses(node).http or "" for node in nodes}
+        return filtered(self._http, urls, requests)
+
+    async def _ask(self, node: int, *, digest: bool) -> tuple[NodeStatus, ...]:
+        return await self.driver.status(self._node(node).place, self._http, digest=digest)
+
+    async def _spawned(self, node: int, pid: int) -> None:
+        if self._proxies is not None:
+            await self._proxies.set_caller(node, [pid])
