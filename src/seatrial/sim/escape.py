@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from seatrial.sim.loop import SimLoop
 
 _INSTEAD: Final = {
-    "_thread.start_new_thread": "a thread was started; use tasks, or loop.run_in_executor, which is simulated",
-    "_thread.start_joinable_thread": "a thread was started; use tasks, or loop.run_in_executor, which is simulated",
     "subprocess.Popen": "a process was started; make what it does a host of its own",
     "os.system": "a process was started; make what it does a host of its own",
     "os.exec": "the process was to be replaced; make what it does a host of its own",
@@ -102,7 +101,7 @@ def install() -> None:
     if _installed:
         return
     _installed.append(True)
-    _patch_sleep()
+    _patch_sleep_and_threads()
     _patch_random()
     _patch_process()
     if not current.shimmed:
@@ -141,11 +140,15 @@ def _patched(module: Any, name: str, simulated: Callable[..., Any]) -> None:
     setattr(module, name, dispatch)
 
 
-def _patch_sleep() -> None:
+def _patch_sleep_and_threads() -> None:
     def sleep(_: SimHost, seconds: float) -> None:
         raise escape(f"the thread would sleep for {seconds} s; use asyncio.sleep")
 
+    def start(_: SimHost, thread: threading.Thread) -> None:
+        raise escape(f"{thread.name} was started; use tasks, or loop.run_in_executor, which is simulated")
+
     _patched(time, "sleep", sleep)
+    _patched(threading.Thread, "start", start)
 
 
 def _patch_clocks() -> None:
@@ -159,7 +162,11 @@ def _patch_clocks() -> None:
 
     real = datetime.datetime
 
-    class SimDatetime(datetime.datetime):
+    class Kind(type):
+        def __instancecheck__(cls, instance: object) -> bool:  # also of those that C code makes
+            return isinstance(instance, real)
+
+    class SimDatetime(datetime.datetime, metaclass=Kind):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Any:
             host = current.host

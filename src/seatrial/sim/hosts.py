@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 UPTIME_US: Final = 1_000_000_000  # of the machine, when the world begins
 EXECUTOR_DELAY_US: Final = (50, 2_000)
 
-# What crashed hosts were doing.  Were it freed, `finally` blocks would run that a crash does not run.
-_buried: Final[list[object]] = []
-
 
 class SimHost:
     """Made by `SimNetwork.add_host`, and started.
@@ -106,19 +103,18 @@ class SimHost:
             self.arm()
 
     def _bury(self) -> None:
-        loop = self.loop
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        transports = [direction.receiver for direction in self.network.directions_to(self)]
-        _buried.append((loop, tasks, transports, self.stack))
+        """Keep what it was doing: were it freed, `finally` blocks would run that a crash does not run."""
+        ends = [direction.receiver for direction in self.network.directions_to(self)]
+        self.network.graveyard.append((self.loop, asyncio.all_tasks(self.loop), ends, self.stack))
 
     # Programs
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
-        """Start a program's coroutine in this host's loop."""
+        """Start a program's coroutine in this host's loop; if it fails, that is noted in `SimNetwork.failures`."""
         assert self.is_up, f"{self.name} does not run; boot it first"
-        return self.loop.create_task(coroutine, name=name)
+        task = self.loop.create_task(coroutine, name=name)
+        task.add_done_callback(self.network.program_ended)
+        return task
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run a function as this host's code, in its next turn."""

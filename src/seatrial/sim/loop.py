@@ -55,6 +55,7 @@ class SimTask(asyncio.Task[Any]):
     def __init__(self, coroutine: Any, *, loop: SimLoop, **named: Any) -> None:
         self._number = loop.next_number()
         super().__init__(coroutine, loop=loop, **named)
+        self._log_destroy_pending = False  # a run ends when it ends, whatever still waits
 
     def __hash__(self) -> int:
         return self._number

@@ -33,7 +33,8 @@ CALLBACKS_BETWEEN_COLLECTIONS: Final = 50_000
 class SimNetwork:
     """Hosts and links of one world; made before the programs on it.
 
-    callbacks: how many ran on all hosts.  trace: what happened, and its digest.
+    callbacks: how many ran on all hosts.  trace: what happened, and its digest.  failures: what the spawned programs
+    raised that failed.  graveyard: what crashed hosts were doing, so that none of it is freed while the world goes on.
     """
 
     def __init__(self, world: World, settings: Network | None = None, *, trace: Trace | None = None) -> None:
@@ -42,6 +43,8 @@ class SimNetwork:
         self.settings = settings or Network()
         self.trace = trace or Trace()
         self.hosts: dict[str, SimHost] = {}
+        self.failures: list[BaseException] = []
+        self.graveyard: list[object] = []
         self.callbacks = 0
         self._links: dict[tuple[str, str], Link] = {}
         self._connections = 0
@@ -124,6 +127,10 @@ class SimNetwork:
             direction.link_opened(burst=False)
 
     # Counting
+
+    def program_ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failures.append(error)
 
     def next_connection(self) -> int:
         self._connections += 1

@@ -158,8 +158,9 @@ class Direction:
         """Nothing arrives earlier than so much from now: the handshake's answer goes first."""
         self._last_us = self._world.now_us + delay_us
 
-    def has_room(self) -> bool:
-        return self.inflight < WINDOW_BYTES
+    def room(self) -> int:
+        """How many bytes may be sent now."""
+        return WINDOW_BYTES - self.inflight
 
     # Arriving
 

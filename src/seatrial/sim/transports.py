@@ -138,12 +138,12 @@ class SimTransport(asyncio.Transport):
         if self._closing or not data:
             return
         copied = bytes(data)
-        if not self._unsent and self._outgoing.has_room():
-            self._outgoing.send(copied)
-            return
-        self._unsent.append(copied)
-        self._unsent_bytes += len(copied)
-        self._pause_protocol()
+        if not self._unsent:
+            copied = self._send_what_fits(copied)
+        if copied:
+            self._unsent.append(copied)
+            self._unsent_bytes += len(copied)
+            self._pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
@@ -194,11 +194,24 @@ class SimTransport(asyncio.Transport):
 
     # Writing
 
-    def _send_more(self) -> None:
-        while self._unsent and self._outgoing.has_room():
-            data = self._unsent.popleft()
-            self._unsent_bytes -= len(data)
+    def _send_what_fits(self, data: bytes) -> bytes:
+        """Send as much as there is room for in the window; the rest."""
+        room = self._outgoing.room()
+        if room >= len(data):
             self._outgoing.send(data)
+            return b""
+        if room > 0:
+            self._outgoing.send(data[:room])
+        return data[room:]
+
+    def _send_more(self) -> None:
+        left = b""
+        while self._unsent and not left:
+            data = self._unsent.popleft()
+            left = self._send_what_fits(data)
+            self._unsent_bytes -= len(data) - len(left)
+        if left:
+            self._unsent.appendleft(left)
         if self._protocol_paused and self._unsent_bytes <= self._low:
             self._protocol_paused = False
             self._protocol.resume_writing()

@@ -1,0 +1,203 @@
+"""Whatever would leave the simulation raises where it is called; time and chance are the host's own."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import datetime
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seatrial.sim import Network, SimEscape, SimNetwork, World, run
+from seatrial.sim.clocks import WALL_EPOCH_MS
+
+
+def _start_in_pool() -> None:
+    concurrent.futures.ThreadPoolExecutor().submit(print)
+
+
+ESCAPES: dict[str, tuple[Callable[[], Any], str]] = {
+    "thread": (lambda: threading.Thread(target=print).start(), "run_in_executor"),
+    "pool": (_start_in_pool, "run_in_executor"),
+    "sleep": (lambda: time.sleep(0.1), "asyncio.sleep"),
+    "process": (lambda: subprocess.run([sys.executable, "-V"], check=False), "host of its own"),
+    "system": (lambda: os.system("true"), "host of its own"),
+    "connect": (lambda: socket.create_connection(("127.0.0.1", 9)), "loop.getaddrinfo"),
+    "bind": (lambda: socket.socket().bind(("127.0.0.1", 0)), "start_server"),
+    "look-up": (lambda: socket.getaddrinfo("localhost", 80), "loop.getaddrinfo"),
+    "file": (lambda: Path("left-behind").write_text("x"), "env.Files"),
+    "reader": (lambda: asyncio.get_running_loop().add_reader(0, print), "create_connection"),
+    "loop": (lambda: asyncio.get_running_loop().run_forever(), "run by its world"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ESCAPES))
+def test_leaving_the_simulation_raises_and_says_what_to_use_instead(pair: Any, name: str) -> None:
+    leave, instead = ESCAPES[name]
+
+    async def program() -> None:
+        leave()
+
+    task = pair.a.spawn(program())
+    with pytest.raises(SimEscape, match=instead):
+        run(pair.world, 1_000_000)
+    assert isinstance(task.exception(), SimEscape)
+
+
+def test_an_escape_that_a_library_swallows_comes_out_of_the_run(pair: Any) -> None:
+    async def program() -> None:
+        try:
+            time.sleep(1)  # noqa: ASYNC251
+        except Exception:
+            return
+
+    pair.a.spawn(program())
+    with pytest.raises(SimEscape, match="on a: "):
+        run(pair.world, 1_000_000)
+
+
+def test_asynchronous_escapes_raise_too(pair: Any) -> None:
+    async def program() -> None:
+        await asyncio.create_subprocess_exec("true")
+
+    pair.a.spawn(program())
+    with pytest.raises(SimEscape):
+        run(pair.world, 1_000_000)
+
+
+def test_outside_of_hosts_everything_is_real(pair: Any) -> None:
+    run(pair.world, 1_000_000)
+    before = time.monotonic()
+    time.sleep(0.001)
+    assert time.monotonic() > before
+    assert abs(time.time() - WALL_EPOCH_MS / 1000) > 3600
+    assert subprocess.run([sys.executable, "-c", ""], check=False).returncode == 0
+
+
+async def _clocks() -> dict[str, Any]:
+    return {
+        "monotonic": time.monotonic(),
+        "perf_counter": time.perf_counter(),
+        "time": time.time(),
+        "time_ns": time.time_ns(),
+        "now": datetime.datetime.now(datetime.UTC).timestamp(),
+        "localtime": time.mktime(time.localtime()),
+        "loop": asyncio.get_running_loop().time(),
+    }
+
+
+def test_every_clock_is_the_hosts_own() -> None:
+    world = World(1)
+    host = SimNetwork(world).add_host("h", drift_ppm=100_000, wall_offset_us=-3_600_000_000)
+    run(world, 10_000_000)
+    task = host.spawn(_clocks())
+    run(world, 11_000_000)
+    seen = task.result()
+    assert seen["monotonic"] == seen["perf_counter"] == seen["loop"] == pytest.approx(1011, abs=0.001)
+    wall = WALL_EPOCH_MS / 1000 + 11 - 3600
+    assert seen["time"] == pytest.approx(wall, abs=0.001)
+    assert seen["now"] == pytest.approx(wall, abs=0.001)
+    assert seen["time_ns"] / 1e9 == pytest.approx(wall, abs=0.001)
+    assert seen["localtime"] == pytest.approx(wall, abs=1.001)
+
+
+async def _chances() -> list[Any]:
+    return [
+        os.urandom(8),
+        random.random(),
+        random.Random().random(),
+        random.SystemRandom().random(),
+        secrets.token_hex(4),
+        uuid.uuid4(),
+        uuid.uuid1(),
+    ]
+
+
+def chances(seed: int, *, others: int = 0) -> list[Any]:
+    """What a host draws, beside so many others that draw as well."""
+    world = World(seed)
+    network = SimNetwork(world)
+    host = network.add_host("h")
+    for number in range(others):
+        network.add_host(f"other-{number}").spawn(_chances())
+    task = host.spawn(_chances())
+    run(world, 1_000_000)
+    return task.result()
+
+
+def test_chance_is_decided_by_the_seed_and_the_host_alone() -> None:
+    once = chances(1)
+    assert chances(1) == once
+    assert chances(1, others=3) == once
+    assert all(one != other for one, other in zip(chances(2), once, strict=True))
+
+
+def test_process_ids_are_the_hosts_own(pair: Any) -> None:
+    async def pid() -> int:
+        return os.getpid()
+
+    assert pair.run(pid()) != pair.run(pid(), on=pair.b)
+    assert pair.run(pid()) != os.getpid()
+
+
+def test_signal_handlers_stay_inside_and_can_be_sent_to(pair: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    said: list[str] = []
+
+    async def program() -> None:
+        stop = asyncio.Event()
+        signal.signal(signal.SIGINT, lambda number, frame: said.append("interrupted"))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await stop.wait()
+        said.append("stopped")
+
+    pair.a.spawn(program())
+    run(pair.world, 1_000_000)
+    pair.a.signals.send(signal.SIGINT)
+    pair.a.signals.send(signal.SIGTERM)
+    run(pair.world, 2_000_000)
+    assert said == ["interrupted", "stopped"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_without_a_handler_ends_the_process(pair: Any) -> None:
+    pair.a.signals.send(signal.SIGTERM)
+    assert not pair.a.is_up
+
+
+def test_names_are_known_and_unknown_ones_are_refused(pair: Any) -> None:
+    async def look_up(name: str) -> str:
+        infos = await asyncio.get_running_loop().getaddrinfo(name, 80)
+        return infos[0][4][0]
+
+    assert pair.run(look_up("b")) == pair.b.address
+    assert pair.run(look_up(pair.b.address)) == pair.b.address
+    with pytest.raises(socket.gaierror, match="nobody"):
+        pair.run(look_up("nobody"))
+
+
+def test_dates_made_before_are_still_dates() -> None:
+    SimNetwork(World(1))
+    assert isinstance(datetime.datetime.now(), datetime.datetime)
+    assert isinstance(datetime.datetime(2026, 1, 1), datetime.datetime)
+    assert isinstance(datetime.datetime.fromtimestamp(0, datetime.UTC), datetime.date)
+
+
+def test_two_hosts_cannot_have_one_name() -> None:
+    network = SimNetwork(World(1), Network())
+    network.add_host("a")
+    with pytest.raises(ValueError, match="already"):
+        network.add_host("a")
