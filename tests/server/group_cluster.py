@@ -74,7 +74,7 @@ class WireTransport:
         status = PeerStatus(
             connected=True, last_received_us=None, bytes_sent=0, bytes_received=0, messages_dropped=0, last_error=None
         )
-        return dict.fromkeys((node for node in (NodeId(1), NodeId(2), NodeId(3)) if node != self._node), status)
+        return dict.fromkeys((NodeId(node) for node in range(1, 6) if node != self._node), status)
 
     async def close(self) -> None:
         self._wires.receivers.pop(self._node, None)
@@ -93,7 +93,8 @@ class GroupCluster:
         self.members = (NodeId(1), NodeId(2), NodeId(3))
         self.requests = 0
 
-    async def start(self, node: NodeId) -> None:
+    async def start(self, node: NodeId, voters: Sequence[NodeId] | None = None) -> None:
+        """`voters`: with which the group began; none of them on a node that comes later."""
         loop, clock, rng = asyncio.get_running_loop(), RealClock(), Rng(7).child(str(node))
         storage = SegmentStorage(
             RealFiles(),
@@ -114,7 +115,8 @@ class GroupCluster:
             on_role_change=lambda replica: None,
         )
         self.hosts[node], self.machines[node] = host, KeyValueMachine()
-        self.replicas[node] = host.open(GROUP, "kv", self.machines[node], self.members, self.options)
+        began_with = self.members if voters is None else voters
+        self.replicas[node] = host.open(GROUP, "kv", self.machines[node], began_with, self.options)
         await host.start()
 
     async def stop(self, node: NodeId) -> None:

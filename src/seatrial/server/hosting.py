@@ -119,14 +119,18 @@ class Hosting:
                 hosted.placement = partition
             elif self._up_to_date or partition.group in self._stored:
                 self._to_open.append(key)
+            else:
+                reached("a replica of which nothing is stored was held off until the metadata was known to be new")
             return
+        if not self._up_to_date:
+            return  # what the metadata says now may be the past
         if hosted is not None:
             reached("a replica was given up after its partition had moved")
             self._logger.info("replica_given_up", group=hosted.replica.name)
             del self.partitions[key]
         departure = (partition.group, partition.target_index)
         is_leaving = hosted is not None or self._node_id in partition.lingering
-        if self._up_to_date and is_leaving and departure not in self._departures:
+        if is_leaving and departure not in self._departures:
             self._departures.add(departure)
             self.refused.pop(f"{topic.name}/{partition.index}", None)
             self._multiraft.remove_group(partition.group, done=lambda: self._replica_gone(topic, partition))
@@ -153,6 +157,8 @@ class Hosting:
 
     def _open(self, topic: Topic, partition: Partition) -> None:
         name = f"{topic.name}/{partition.index}"
+        if name in self.refused:
+            return
         machine = PartitionLog()
         predict = predict_outcome(machine) if self._predicts else None
         options = ReplicaOptions(keep_entries=None, predict=predict)
