@@ -21,6 +21,7 @@ from seatrial.raft.membership import decode_configuration, members
 from seatrial.raft.messages import Configuration
 from seatrial.sim.case import Case
 from seatrial.sim.clocks import HostClock
+from seatrial.sim.core.adapter import MakeCore, make_raft_node
 from seatrial.sim.core.clients import Client, Recorder
 from seatrial.sim.core.disk import RecordDisk
 from seatrial.sim.core.host import Host
@@ -41,8 +42,11 @@ class NotReached(AssertionError):
 class CoreCluster:
     """`case.nodes` nodes and `case.spares` empty ones, their network, clocks and disks; without clients and faults."""
 
-    def __init__(self, case: Case, *, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, case: Case, *, trace: Callable[[str], None] | None = None, make_core: MakeCore = make_raft_node
+    ) -> None:
         self.case = case
+        self._make_core = make_core
         self.world = World(case.seed)
         self.digest = Digest(self.world)
         self.recorder = Recorder(self.world)
@@ -91,7 +95,9 @@ class CoreCluster:
             wall_offset_us=stream.integer(-case.wall_offset_us, case.wall_offset_us),
         )
         disk = RecordDisk(world, world.stream(f"disk {node_id}"), case.disk)
-        host = Host(world, config, configuration, disk, clock, self.ledger, self.filters, decoded, self.digest)
+        host = Host(
+            world, config, configuration, disk, clock, self.ledger, self.filters, decoded, self.digest, self._make_core
+        )
         host.trace = self.trace
         host.snapshot_entries = raft.snapshot_entries
         host.keep_entries = raft.keep_entries

@@ -16,10 +16,10 @@ from seatrial.raft.describe import describe_message, describe_ready
 from seatrial.raft.errors import NotLeader, ProposalRefused
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import Configuration, Entry, Message, Snapshot, SnapshotMeta
-from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
 from seatrial.sim.clocks import HostClock
+from seatrial.sim.core.adapter import MakeCore
 from seatrial.sim.core.disk import RecordDisk
 from seatrial.sim.core.ledger import PROMISES, Ledger, Watch
 from seatrial.sim.core.machine import Command, RegisterMachine
@@ -54,6 +54,7 @@ class Host:
         filters: FilterSet,
         decoded: dict[bytes, Command],
         digest: Digest,
+        make_core: MakeCore,
     ) -> None:
         self.world = world
         self.node_id: int = config.node_id
@@ -81,6 +82,7 @@ class Host:
         self.paused = False
         self.messages_while_out = 0
         self.starts = 0
+        self._make_core = make_core
         self._digest = digest
         self._record = digest.numbers.append
         self._out = True  # down or paused
@@ -111,8 +113,9 @@ class Host:
         if snapshot is not None:
             self._restore(snapshot)
         now = self.clock.now_us()
-        self.node = RaftNode(self.config, disk, configuration=self.configuration, random=self._random, now_us=now)
-        self.core = self.node._core
+        self.node, self.core = self._make_core(
+            self.config, disk, configuration=self.configuration, random=self._random, now_us=now
+        )
         self.up = True
         self._out = self.paused = False
         self.starts += 1
@@ -194,7 +197,7 @@ class Host:
     def _handle(self, message: Message) -> None:
         self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
         if self.trace is not None:
-            self._say(f"<- {describe_message(message)}")
+            self._say(f"<- {describe(message)}")
         self.node.step(message, self.clock.now_us())
         self.drive()
 
@@ -305,6 +308,8 @@ class Host:
         if saves:
             if self.crash_point and self._crash_here("before-save"):
                 return
+            if ready.snapshot is not None:
+                self.watch.saved_index = 0  # what comes next stands behind the snapshot
             if ready.entries:
                 self.ledger.saved(self.watch, self.core, ready.entries)
             node = self.node
@@ -402,7 +407,7 @@ class Host:
         index = self.machine.applied_index
         if self._snapshot_pending or not self.up or index <= self._snapshot_index:
             return False
-        meta = SnapshotMeta(Index(index), Term(self._applied_term), self.node.configuration)
+        meta = SnapshotMeta(Index(index), Term(self._applied_term), self.node.configuration_at(Index(index)))
         snapshot = Snapshot(meta, self.machine.snapshot())
         self.ledger.snapshot_made(self.watch, snapshot)
         self._snapshot_pending = True
@@ -437,3 +442,8 @@ class Host:
         if told is not None:
             told(point)
         return True
+
+
+def describe(message: Any) -> str:
+    """A message of any core as one line."""
+    return describe_message(message) if isinstance(message, Message) else repr(message)

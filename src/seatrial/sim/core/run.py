@@ -13,6 +13,7 @@ from seatrial import marks
 from seatrial.checkers.base import Evidence, Validity
 from seatrial.checkers.linearizability import Linearizability
 from seatrial.sim.case import Case, Outcome, Violation
+from seatrial.sim.core.adapter import MakeCore, make_raft_node
 from seatrial.sim.core.cluster import CoreCluster, NotReached
 from seatrial.sim.core.ledger import SafetyViolation
 from seatrial.sim.core.nemesis import Nemesis
@@ -20,15 +21,19 @@ from seatrial.sim.core.recovery import compare_replicas, connected_core, find_ac
 from seatrial.sim.world import EventStorm
 
 
-def run_case(case: Case, *, trace: Callable[[str], None] | None = None) -> Outcome:
+def run_case(
+    case: Case, *, trace: Callable[[str], None] | None = None, make_core: MakeCore = make_raft_node
+) -> Outcome:
     """Run it, and judge it.  `trace` gets one line for each message, timer, save and fault.
+
+    make_core: makes the nodes' consensus cores; another than Seatrial's own is put in as `adapter` says.
 
     Raises ValueError for a case that is not of this level, or has a fault that this level does not know.
     """
     if case.level != "core":
         raise ValueError(f"this is a case of the level {case.level!r}; run it with seatrial.sim.{case.level}")
     marks.taken()
-    cluster = CoreCluster(case, trace=trace)
+    cluster = CoreCluster(case, trace=trace, make_core=make_core)
     nemesis = Nemesis(cluster)
     violation = _violation_of(cluster, nemesis) or _nonlinearizable(cluster)
     if violation is not None:
