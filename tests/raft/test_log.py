@@ -132,7 +132,7 @@ def test_applying_is_bounded_in_bytes_and_goes_on_where_it_stopped() -> None:
     log = log_on(Disk([1] * 5))
     log.commit_to(5)
     taken = []
-    while log.has_work():
+    while log.has_committed():
         batch = log.take_committed(2 * (3 + ENTRY_OVERHEAD_BYTES))
         assert len(batch) <= 2
         taken += batch

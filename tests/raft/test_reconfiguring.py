@@ -283,6 +283,23 @@ def test_a_learner_is_promoted_only_when_it_has_caught_up() -> None:
     assert voting(network[4]) == [1, 2, 3, 4]
 
 
+def test_a_learner_that_is_on_its_way_has_not_caught_up() -> None:
+    network = Network(3, spares=1, max_message_bytes=20, max_inflight_messages=1)
+    network.elect(1)
+    for number in range(10):
+        network.propose(b"%d" % number)
+    network.deliver()
+    network.propose_change((ADD_LEARNER, 4))
+    network.deliver(lambda m: 4 not in (m.sender, m.to))
+    learner = NodeId(4)
+    while network[1].node.status().peers[learner].match_index < 3:
+        network.deliver_one(network.under_way.pop(0))
+    assert network[1].node.status().peers[learner].state == "replicate"
+    assert refused(network, (ADD_VOTER, 4)) == "not-caught-up"
+    network.deliver()
+    network.change((ADD_VOTER, 4))
+
+
 def test_a_learner_that_fell_silent_has_not_caught_up() -> None:
     network = cluster()
     network.change((ADD_LEARNER, 4))
@@ -658,6 +675,21 @@ def test_acknowledgements_of_a_former_life_are_not_counted() -> None:
     network.advance(1_000_000)
     assert network[3].commands() == network[1].commands()
     network.change((ADD_VOTER, 3))
+
+
+def test_a_node_that_comes_back_under_the_same_leader_catches_up_from_a_snapshot_as_well() -> None:
+    network = cluster(spares=0)
+    for number in range(5):
+        network.propose(b"%d" % number)
+    network.deliver()
+    network[1].make_snapshot()
+    network.change((REMOVE, 3))
+    network.advance(2_000_000)
+    network[3].wipe()
+    network[3].start()
+    network.add_voter(3)
+    assert network[3].node.status().snapshot_index > 0
+    assert network[3].commands() == network[1].commands()
 
 
 # -- PreVote and CheckQuorum -------------------------------------------------------------------------------------------

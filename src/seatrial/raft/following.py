@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from seatrial.marks import reached
 from seatrial.raft.core import Core
-from seatrial.raft.ids import Index, NodeId, Term
+from seatrial.raft.ids import NodeId
 from seatrial.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -41,7 +41,11 @@ def _accept_leader(core: Core, leader: NodeId) -> bool:
 
 
 def on_append_entries(core: Core, message: AppendEntries) -> None:
-    if not _accept_leader(core, message.sender):
+    if core.leader == message.sender and core.role == FOLLOWER:
+        now_us = core.now_us  # as Core.heard_from_leader, without the call
+        core.election_deadline_us = now_us + core.election_wait_us
+        core.sticky_until_us = now_us + core.election_timeout_us
+    elif not _accept_leader(core, message.sender):
         return
     log = core.log
     matched = log.try_append(message.prev_log_index, message.prev_log_term, message.entries)
@@ -56,11 +60,13 @@ def on_append_entries(core: Core, message: AppendEntries) -> None:
         log.replaced_term = 0
     if log.configuration_changed:
         core.adopt_configuration()
-    log.commit_to(min(message.leader_commit, matched))
+    leader_commit = message.leader_commit
+    if leader_commit > log.commit_index:
+        log.commit_to(leader_commit if leader_commit < matched else matched)
     if core.is_joining and core.configuration.voters and matched >= message.leader_commit:
         core.is_joining = False
     core.messages_after_save.append(
-        AppendEntriesResponse(core.node_id, message.sender, message.term, True, Index(matched), Index(0), Term(0))
+        AppendEntriesResponse(core.node_id, message.sender, message.term, True, matched, 0, 0)
     )
 
 
@@ -76,8 +82,8 @@ def _refuse(core: Core, message: AppendEntries) -> None:
             message.term,
             False,
             message.prev_log_index,
-            Index(hint),
-            Term(log.term(hint) or 0),
+            hint,
+            log.term(hint) or 0,
         )
     )
 
@@ -86,7 +92,9 @@ def on_heartbeat(core: Core, message: Heartbeat) -> None:
     if not _accept_leader(core, message.sender):
         return
     # The leader sends no commit index beyond what this node acknowledged in this term.
-    core.log.commit_to(min(message.leader_commit, core.log.last_index))
+    log, leader_commit = core.log, message.leader_commit
+    if leader_commit > log.commit_index:
+        log.commit_to(leader_commit if leader_commit < log.last_index else log.last_index)
     if message.read_round:
         core.messages.append(HeartbeatResponse(core.node_id, message.sender, message.term, message.read_round))
 

@@ -66,12 +66,11 @@ class RaftLog:
     """Entries [first_index, last_index], of which [.., durable_index] survive a crash."""
 
     __slots__ = (
+        "_base_term",
         "_saves",
-        "_snapshot_to_save",
         "_stable",
         "_tail",
         "_tail_first",
-        "_unsaved_first",
         "commit_index",
         "configuration_changed",
         "configurations",
@@ -79,7 +78,10 @@ class RaftLog:
         "installing",
         "last_applied",
         "last_index",
+        "last_term",
         "replaced_term",
+        "snapshot_to_save",
+        "unsaved_first",
     )
 
     def __init__(self, stable: StableLog, initial: Configuration) -> None:
@@ -91,9 +93,11 @@ class RaftLog:
         self._tail: list[Entry] = []
         self._tail_first = last + 1
         self.last_index = last  # always _tail_first + len(_tail) - 1
-        self._unsaved_first = last + 1
+        self._base_term: int = self._stable_term(last, meta)  # of the entry before the tail
+        self.last_term: int = self._base_term
+        self.unsaved_first = last + 1
         self._saves: deque[Save] = deque()
-        self._snapshot_to_save: Snapshot | None = None
+        self.snapshot_to_save: Snapshot | None = None
         self.installing: SnapshotMeta | None = None  # received, and not yet durable
         self.durable_index = last
         self.commit_index = min(max(stable.hard_state.commit_index, snapshot_index), last)
@@ -114,10 +118,14 @@ class RaftLog:
     def first_index(self) -> int:
         return self.installing.last_included_index + 1 if self.installing is not None else self._stable.first_index
 
-    @property
-    def last_term(self) -> int:
-        term = self.term(self.last_index)
-        assert term is not None, f"the log has lost its last entry, {self.last_index}"
+    def _stable_term(self, index: int, meta: SnapshotMeta | None) -> int:
+        """Of an entry that storage must know."""
+        if index == 0:
+            return 0
+        if meta is not None and index == meta.last_included_index:
+            return meta.last_included_term
+        term = self._stable.term(Index(index))
+        assert term is not None, f"the log has lost entry {index}"
         return term
 
     @property
@@ -134,6 +142,8 @@ class RaftLog:
         if index >= first:
             offset = index - first
             return self._tail[offset].term if offset < len(self._tail) else None
+        if index == first - 1:
+            return self._base_term
         if index <= 0:
             return 0 if index == 0 else None
         meta = self.installing
@@ -186,6 +196,7 @@ class RaftLog:
         assert entry.index == self.last_index + 1, f"{entry} does not follow {self.last_index}"
         self._tail.append(entry)
         self.last_index += 1
+        self.last_term = entry.term
         if entry.kind == CONFIGURATION:
             self._take_configuration(entry)
 
@@ -218,6 +229,7 @@ class RaftLog:
                 new = entries[position:] if position else entries
                 self._tail.extend(new)
                 self.last_index = prev_index + len(entries)
+                self.last_term = new[-1].term
                 for entry in new:
                     if entry.kind == CONFIGURATION:
                         self._take_configuration(entry)
@@ -234,8 +246,10 @@ class RaftLog:
             del self._tail[index - self._tail_first :]
             self._tail.extend(entries)
         else:
+            self._base_term = self.term(index - 1) or 0
             self._tail = list(entries)
             self._tail_first = index
+        self.last_term = entries[-1].term
         self.last_index = self._tail_first + len(self._tail) - 1
         if self.configurations.truncate_from(index):
             reached("a configuration was rolled back by truncation")
@@ -244,8 +258,8 @@ class RaftLog:
             if entry.kind == CONFIGURATION:
                 self._take_configuration(entry)
         self._forget_saves_from(index)
-        if self._unsaved_first > index:
-            self._unsaved_first = index
+        if self.unsaved_first > index:
+            self.unsaved_first = index
 
     def _forget_saves_from(self, index: int) -> None:
         # A save under way still writes the replaced entries.  When it is done they say nothing about their successors,
@@ -268,12 +282,13 @@ class RaftLog:
         """Replace everything by a snapshot that is ahead of the commit index and not in the log."""
         meta = snapshot.meta
         assert meta.last_included_index > self.commit_index, f"{meta} is not ahead of {self.commit_index}"
-        self._snapshot_to_save = snapshot
+        self.snapshot_to_save = snapshot
         self.installing = meta
         self._tail = []
         self._tail_first = meta.last_included_index + 1
-        self._unsaved_first = self._tail_first
+        self.unsaved_first = self._tail_first
         self.last_index = meta.last_included_index
+        self._base_term = self.last_term = meta.last_included_term
         self._forget_saves_from(1)
         self.commit_index = meta.last_included_index
         self.configurations.restart_at(meta.last_included_index, meta.configuration)
@@ -281,25 +296,25 @@ class RaftLog:
 
     # -- what the driver does for it ---------------------------------------------------------------------------------
 
-    def has_work(self) -> bool:
-        """Is there anything to save or to apply?"""
+    def has_unsaved(self) -> bool:
+        """Is there anything to save?"""
+        return self.unsaved_first <= self.last_index or self.snapshot_to_save is not None
+
+    def has_committed(self) -> bool:
+        """Is there anything to apply?"""
         applied = self.last_applied
-        return (
-            self._unsaved_first <= self.last_index
-            or (self.commit_index > applied and self.durable_index > applied and self.installing is None)
-            or self._snapshot_to_save is not None
-        )
+        return self.commit_index > applied and self.durable_index > applied and self.installing is None
 
     def begin_save(self) -> tuple[list[Entry], Snapshot | None]:
         """What was not yet handed out to be saved; if that is anything, a `finish_save` follows, in order."""
-        snapshot = self._snapshot_to_save
-        if self._unsaved_first > self.last_index and snapshot is None:
+        snapshot = self.snapshot_to_save
+        if self.unsaved_first > self.last_index and snapshot is None:
             return [], None
-        offset = self._unsaved_first - self._tail_first
-        assert offset >= 0, f"entries from {self._unsaved_first} left the tail unsaved"
+        offset = self.unsaved_first - self._tail_first
+        assert offset >= 0, f"entries from {self.unsaved_first} left the tail unsaved"
         entries = self._tail[offset:]
-        self._snapshot_to_save = None
-        self._unsaved_first = self.last_index + 1
+        self.snapshot_to_save = None
+        self.unsaved_first = self.last_index + 1
         snapshot_index = 0 if snapshot is None else snapshot.meta.last_included_index
         self._saves.append(Save(self.last_index if entries else 0, snapshot_index))
         return entries, snapshot
@@ -321,11 +336,16 @@ class RaftLog:
         last = self.commit_index if self.commit_index < self.durable_index else self.durable_index
         if last <= self.last_applied or self.installing is not None:
             return []
-        entries = self._read(self.last_applied + 1, last, max_bytes)
+        first = self.last_applied + 1
+        if first == last and first >= self._tail_first:
+            entries = [self._tail[first - self._tail_first]]
+        else:
+            entries = self._read(first, last, max_bytes)
         assert entries, f"committed entry {self.last_applied + 1} cannot be read"
         self.last_applied = entries[-1].index
         surplus = self.last_applied + 1 - self._tail_first
         if surplus > 0:
+            self._base_term = entries[-1].term
             del self._tail[:surplus]
             self._tail_first += surplus
         return entries

@@ -1,8 +1,8 @@
 """One Raft node: what a driver calls.
 
     node.step(message, now_us) | tick | propose | forward | read_index | transfer_leadership | campaign
-    while node.has_ready():
-        ready = node.ready()       # do what it says, in the order that `seatrial.raft.ready` gives
+    while (ready := node.take_ready()) is not None:
+        # do what it says, in the order that `seatrial.raft.ready` gives
         …
         node.advance(ready, now_us)
 
@@ -28,6 +28,7 @@ from seatrial.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Configuration,
+    Entry,
     ForwardProposal,
     HardState,
     Heartbeat,
@@ -185,31 +186,62 @@ class RaftNode:
     # -- the contract with the driver --------------------------------------------------------------------------------
 
     def has_ready(self) -> bool:
-        core = self._core
-        if core.messages or core.messages_after_save or core.state_changed or core.log.has_work():
+        """May be true although `ready` then has nothing; never the other way round."""
+        core, log = self._core, self._core.log
+        if core.messages or core.messages_after_save or core.state_changed or log.has_unsaved() or log.has_committed():
             return True
         if core.leadership is not None and core.leadership.dirty:
             return True
         return bool(core.read_states) and bool(self._answerable(core.read_states))
 
-    def ready(self) -> Ready:
-        """What to do now.  Each effect is handed out once; earlier Readys may still be on their way to the disk."""
+    def take_ready(self) -> Ready | None:
+        """`ready` if there is anything to do, else None: `has_ready` and `ready` in one."""
         core = self._core
         leadership = core.leadership
         if leadership is not None and leadership.dirty:
             replication.flush(core, leadership)
-        entries, snapshot = core.log.begin_save()
-        hard_state = soft_state = configuration = None
-        if core.state_changed or entries or snapshot is not None:
-            hard_state = self._unsaved_hard_state(bool(entries) or snapshot is not None)
+        # The next four lines are RaftLog.has_unsaved and has_committed: calls cost more here than what they do.
+        log = core.log
+        saves = log.unsaved_first <= log.last_index or log.snapshot_to_save is not None
+        applied = log.last_applied
+        applies = log.commit_index > applied and log.durable_index > applied and log.installing is None
+        if (
+            saves
+            or applies
+            or core.messages
+            or core.messages_after_save
+            or core.state_changed
+            or (core.read_states and self._answerable(core.read_states))
+        ):
+            return self._make_ready(saves, applies)
+        return None
+
+    def ready(self) -> Ready:
+        """What to do now.  Each effect is handed out once; earlier Readys may still be on their way to the disk."""
+        core, log = self._core, self._core.log
+        leadership = core.leadership
+        if leadership is not None and leadership.dirty:
+            replication.flush(core, leadership)
+        return self._make_ready(log.has_unsaved(), log.has_committed())
+
+    def _make_ready(self, saves: bool, applies: bool) -> Ready:
+        core = self._core
+        entries: list[Entry] = []
+        committed: list[Entry] = []
+        snapshot = hard_state = soft_state = configuration = None
+        if saves:
+            entries, snapshot = core.log.begin_save()
+        if saves or core.state_changed:
+            hard_state = self._unsaved_hard_state(saves)
         if core.state_changed:
             soft_state = self._untold_soft_state()
             core.state_changed = False
             if core.configuration_changed:
                 configuration = self._untold_configuration()
-        committed = core.log.take_committed(core.config.max_message_bytes)
-        if leadership is not None and committed:
-            proposing.handed_out(leadership, committed)
+        if applies:
+            committed = core.log.take_committed(core.config.max_message_bytes)
+            if core.leadership is not None:
+                proposing.handed_out(core.leadership, committed)
         ready = Ready(
             hard_state,
             entries,

@@ -26,37 +26,33 @@ STATE_NAMES: Final = ("probe", "replicate", "snapshot")
 class Window:
     """Entries sent and not yet acknowledged, bounded in messages and bytes."""
 
-    __slots__ = ("_bytes", "_max_bytes", "_max_messages", "_sent")
+    __slots__ = ("_max_bytes", "_max_messages", "bytes", "sent")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
-        self._sent: deque[tuple[int, int]] = deque()  # (last index, bytes) of each message
-        self._bytes = 0
+        self.sent: deque[tuple[int, int]] = deque()  # (last index, bytes) of each message; for others to look at
+        self.bytes = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
 
     def __len__(self) -> int:
-        return len(self._sent)
-
-    @property
-    def bytes(self) -> int:
-        return self._bytes
+        return len(self.sent)
 
     def is_full(self) -> bool:
-        return len(self._sent) >= self._max_messages or self._bytes >= self._max_bytes
+        return len(self.sent) >= self._max_messages or self.bytes >= self._max_bytes
 
     def add(self, last_index: int, size: int) -> None:
-        self._sent.append((last_index, size))
-        self._bytes += size
+        self.sent.append((last_index, size))
+        self.bytes += size
 
     def free_to(self, match_index: int) -> None:
         """An answer for `match_index` also answers every message before it."""
-        sent = self._sent
+        sent = self.sent
         while sent and sent[0][0] <= match_index:
-            self._bytes -= sent.popleft()[1]
+            self.bytes -= sent.popleft()[1]
 
     def clear(self) -> None:
-        self._sent.clear()
-        self._bytes = 0
+        self.sent.clear()
+        self.bytes = 0
 
 
 class Progress:

@@ -50,7 +50,6 @@ class Ready:
         "hard_state",
         "messages",
         "messages_after_save",
-        "must_sync",
         "reads",
         "role_changed",
         "snapshot",
@@ -71,10 +70,14 @@ class Ready:
         self.hard_state = hard_state
         self.entries = entries
         self.snapshot = snapshot
-        self.must_sync = bool(entries) or hard_state is not None or snapshot is not None
         self.messages = messages
         self.messages_after_save = messages_after_save
         self.committed = committed
         self.reads = reads
         self.role_changed = role_changed
         self.configuration_changed = configuration_changed
+
+    @property
+    def must_sync(self) -> bool:
+        """Is there anything to save?"""
+        return bool(self.entries) or self.hard_state is not None or self.snapshot is not None

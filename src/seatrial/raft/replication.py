@@ -33,22 +33,17 @@ def flush(core: Core, leadership: Leadership) -> None:
     leadership.dirty = False
     if begin_round_if_due(core, leadership):
         broadcast_heartbeat(core, leadership)
+    last_index, commit_index = core.log.last_index, core.log.commit_index
     for progress in leadership.peers:
-        _send_pending(core, leadership, progress)
-    leadership.batch = None
-
-
-def _send_pending(core: Core, leadership: Leadership, progress: Progress) -> None:
-    last_index = core.log.last_index
-    if progress.state == PROBE:
-        if not progress.paused:
+        if progress.state == REPLICATE:
+            while progress.next_index <= last_index and not progress.window.is_full():
+                if not _send_append(core, leadership, progress):
+                    break
+            if progress.commit_sent < commit_index and not progress.window.sent and progress.state == REPLICATE:
+                _send_commit(core, progress)
+        elif progress.state == PROBE and not progress.paused:
             _send_append(core, leadership, progress)
-        return
-    while progress.next_index <= last_index and not progress.is_paused():
-        if not _send_append(core, leadership, progress):
-            return
-    if progress.state == REPLICATE and not len(progress.window) and progress.commit_sent < core.log.commit_index:
-        _send_commit(core, progress)
+    leadership.batch = None
 
 
 def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool:
@@ -71,9 +66,10 @@ def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool
 
 def _send_commit(core: Core, progress: Progress) -> None:
     """Nothing else is on its way to the peer that would bring the commit index."""
-    index = min(core.log.commit_index, progress.match_index)
-    progress.commit_sent = core.log.commit_index
-    core.messages.append(Heartbeat(core.node_id, progress.node_id, Term(core.term), Index(index), 0))
+    commit_index, match_index = core.log.commit_index, progress.match_index
+    progress.commit_sent = commit_index
+    known = match_index if match_index < commit_index else commit_index
+    core.messages.append(Heartbeat(core.node_id, progress.node_id, core.term, known, 0))
 
 
 def _send_empty(core: Core, progress: Progress) -> bool:
@@ -96,10 +92,10 @@ def _send_entries(core: Core, progress: Progress, prev_index: int, prev_term: in
         AppendEntries(
             core.node_id,
             progress.node_id,
-            Term(core.term),
-            Index(prev_index),
-            Term(prev_term),
-            Index(commit_index),
+            core.term,
+            prev_index,
+            prev_term,
+            commit_index,
             entries,
         )
     )
@@ -127,10 +123,12 @@ def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> No
         progress.become_replicate()
         leadership.forget_snapshot_unless_needed()
     if advanced:
-        maybe_commit(core, leadership)
-        if core.leadership is not leadership:
-            return  # committed its own removal, and stepped down
-        progress.caught_up |= message.match_index >= core.log.commit_index
+        if message.match_index > core.log.commit_index:
+            maybe_commit(core, leadership)
+            if core.leadership is not leadership:
+                return  # committed its own removal, and stepped down
+        if message.match_index >= core.log.commit_index:
+            progress.caught_up = True
         if leadership.transfer_to == progress.node_id:
             hand_over_if_ready(core, leadership)
         if leadership.unsettled:
@@ -169,8 +167,11 @@ def maybe_commit(core: Core, leadership: Leadership) -> None:
 
 def own_disk_advanced(core: Core, leadership: Leadership) -> None:
     """More of the leader's own log is durable."""
-    if leadership.own.acknowledged(core.log.durable_index):
-        maybe_commit(core, leadership)
+    durable_index = core.log.durable_index
+    if durable_index > leadership.own.match_index:
+        leadership.own.match_index = durable_index
+        if durable_index > core.log.commit_index:
+            maybe_commit(core, leadership)
 
 
 # -- heartbeats --------------------------------------------------------------------------------------------------------
@@ -195,12 +196,12 @@ def beat(core: Core, leadership: Leadership) -> None:
 
 
 def broadcast_heartbeat(core: Core, leadership: Leadership) -> None:
-    term = Term(core.term)
+    term = core.term
     commit_index = core.log.commit_index
     for progress in leadership.peers:
         # Beyond its match index a peer may still hold entries that conflict with the leader's.
         commit = progress.match_index if progress.match_index < commit_index else commit_index
-        core.messages.append(Heartbeat(core.node_id, progress.node_id, term, Index(commit), leadership.round))
+        core.messages.append(Heartbeat(core.node_id, progress.node_id, term, commit, leadership.round))
 
 
 def on_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
