@@ -30,6 +30,7 @@ from seatrial.machines.metadata import (
     Topic,
     encode_command,
 )
+from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.roles import Role
@@ -200,6 +201,7 @@ class Broker:
         try:
             result: MetadataResult = await asyncio.wait_for(future, max(left, 0.001))
         except TimeoutError:
+            reached("a metadata command had no outcome in time")
             raise OutcomeUnknown(f"the metadata command had no outcome within {timeout_s:g} s") from None
         return result
 
@@ -242,6 +244,7 @@ class Broker:
             try:
                 return await self.propose_metadata(command, REGISTER_ATTEMPT_S)
             except (backend.BackendError, ProposalLost) as error:
+                reached("a registration had to be repeated")
                 self._logger.debug("register_retry", reason=str(error))
 
     # ---- the metadata changes --------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ class Hosting:
             return
         except DamagedLog as error:
             # This replica is refused; the others, and the rest of this node, go on.
+            reached("a damaged replica was refused, and the rest of its node went on")
             self.refused[name] = str(error)
             self._logger.error("group_refused", group=name, reason=str(error))
             return

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from seatrial.machines.kv import KeyValueMachine, KvError, KvResult, encode_delete, encode_put
 from seatrial.machines.sessions import Session as MachineSession
+from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import Entry
@@ -104,15 +105,18 @@ class KeyValueService:
                 patience = min(SESSION_RESEND_S, left) if repeatable else left
                 result: KvResult = await asyncio.wait_for(asyncio.shield(future), patience)
             except TimeoutError:
+                reached("a write to the key-value store had no outcome in time")
                 future.cancel()
                 last = None
                 continue
             except (ProposalLost, OutcomeUnknown) as error:
                 if not repeatable:
                     raise
+                reached("a write with a session was sent again after its fate was unknown")
                 last = error
                 continue
             if result.error == KvError.SESSION_EXPIRED:
+                reached("a session was so old that its answer was forgotten")
                 raise OutcomeUnknown("the session is so old that its answer is forgotten: use a higher sequence")
             return result
         seen = f" (last: {last})" if last else ""

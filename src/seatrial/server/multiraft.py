@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
 from seatrial.env import Clock, Rng
+from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Configuration, Message, PreVote, RequestVote
@@ -186,6 +187,7 @@ class MultiRaft:
         """A topic that this node has not heard of yet, or that is deleted: Raft repeats what matters, but slowly."""
         if group not in self._early and len(self._early) >= EARLY_GROUPS_MAX:
             del self._early[next(iter(self._early))]
+        reached("a message came for a group that was not open yet, and was kept")
         kept = self._early.setdefault(group, [])
         kept.append(message)
         del kept[:-EARLY_MESSAGES_MAX]
@@ -253,6 +255,7 @@ class MultiRaft:
                 return
             quiet.remind(replica, now_us)
         elif replica.group not in self._campaigning and not self.may_campaign and not replica.has_open_reads:
+            reached("an election was postponed because too many were under way")
             self._arm(replica, now_us + POSTPONED_US)
             return
         replica.tick(now_us)

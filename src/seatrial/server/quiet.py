@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Final
 
+from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import ForwardProposal, Heartbeat, HeartbeatResponse, Message
 from seatrial.server.reconfiguration import takes_part
@@ -118,7 +119,10 @@ class QuietGroups:
                 silent.add(peer)
         if not silent:
             return []
-        return [replica for replica in self._led.values() if self._lacks_quorum(replica, silent)]
+        woken = [replica for replica in self._led.values() if self._lacks_quorum(replica, silent)]
+        if woken:
+            reached("quiet groups woke because a majority of their nodes was silent")
+        return woken
 
     def _lacks_quorum(self, replica: Replica, silent: set[NodeId]) -> bool:
         voters = replica.node.configuration.voters
@@ -161,6 +165,7 @@ class QuietGroups:
             replica = self._replicas.get(GroupId(group))
             if replica is not None and replica.node.commit_index < commit and self._follows(replica, leader, term):
                 beat = Heartbeat(leader, self._node_id, Term(term), Index(commit), 0)
+                reached("a quiet group's follower was told of a commit that it had missed")
                 behind.append((replica, beat))
         return behind
 
@@ -183,4 +188,5 @@ class QuietGroups:
         node = replica.node
         if self.is_led_quietly(replica, now_us):
             assert node.leader is not None
+            reached("a quiet follower was reminded of its leader before it was asked for a vote")
             node.step(Heartbeat(node.leader, self._node_id, node.term, node.commit_index, 0), now_us)

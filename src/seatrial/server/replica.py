@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.inspection import Status
 from seatrial.raft.membership import ConfigurationChange
@@ -329,6 +330,7 @@ class Replica:
         False where another snapshot is being saved just now.
         """
         if self._snapshot_pending:
+            reached("a snapshot was wanted while another one was being saved")
             return False
         if self.last_applied == 0:
             return True
