@@ -65,7 +65,8 @@ class KafkaLoad:
 
     async def run(self) -> None:
         """Create the topics, then load them until `stop`, then let what is in flight end."""
-        await self.create_topics()
+        if not await self._create_topics():
+            return
         self.ready.set()
         if self._load.kafka_rate <= 0:
             return
@@ -78,8 +79,8 @@ class KafkaLoad:
 
     # ---- topics ----------------------------------------------------------------------------------------------------
 
-    async def create_topics(self) -> None:
-        """As often as it takes."""
+    async def _create_topics(self) -> bool:
+        """As often as it takes; False if that was too late."""
         wanted = [NewTopic(f"t{topic}", self._load.partitions, self._replication) for topic in range(self._load.topics)]
         while wanted and not self.stop.is_set():
             admin = AIOKafkaAdminClient(**settings(self._servers, "admin"))
@@ -94,6 +95,7 @@ class KafkaLoad:
             self._leave(admin.close())
             if wanted:
                 await asyncio.sleep(RETRY_S)
+        return not wanted
 
     def _not_created(self, wanted: list[NewTopic], answer: Any) -> list[NewTopic]:
         there = {entry[0] for entry in answer.topic_errors if entry[1] in (0, TopicAlreadyExistsError.errno)}
@@ -159,10 +161,10 @@ class KafkaLoad:
             return producer
 
     def _replace_producer(self, failed: AIOKafkaProducer | None) -> None:
-        current = self._producer
-        if current is not None and failed is current:
+        if failed is not None and failed is self._producer:
+            stopping: Any = failed
             self._producer = None
-            self._leave(current.stop())
+            self._leave(stopping.stop())
 
     def _leave(self, closing: Coroutine[Any, Any, Any]) -> None:
         """Close something in the background, for as long as that is worth."""

@@ -229,7 +229,13 @@ class Observer:
             if node is None:
                 continue
             for _, replica in sorted(node.multiraft.replicas.items()):
-                self.samples.append(sample_of(node_id, replica, time_ns, incarnation))
+                if not _is_saving_its_state(replica):
+                    self.samples.append(sample_of(node_id, replica, time_ns, incarnation))
+
+
+def _is_saving_its_state(replica: Replica) -> bool:
+    """A term that is not durable yet was told to nobody, and a crash may take it back."""
+    return replica.node.has_ready() or any(ready.hard_state is not None for ready, _ in replica._saving)
 
 
 def sample_of(node_id: int, replica: Replica, time_ns: int, incarnation: int) -> StatusSample:

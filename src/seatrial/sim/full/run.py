@@ -16,6 +16,7 @@ from seatrial.env import Rng
 from seatrial.history import OpType
 from seatrial.sim.case import Case, Outcome, Violation
 from seatrial.sim.escape import SimEscape
+from seatrial.sim.faults import KINDS
 from seatrial.sim.full.cluster import Cluster
 from seatrial.sim.full.finale import Finale
 from seatrial.sim.full.judge import judge
@@ -63,7 +64,7 @@ class FullRun:
             [str(endpoint.kafka) for endpoint in endpoints],
             self.record,
             rng.child("kafka"),
-            replication=min(3, case.nodes),
+            replication=replication(case),
         )
         self.kv = KvLoad(case.load, endpoints, self.record, rng.child("kv"))
         self.nemesis = Nemesis(self.cluster)
@@ -115,6 +116,12 @@ class FullRun:
         self.kafka.stop.set()
         self.kv.stop.set()
         Finale(self.case, self.cluster, self.kafka, self.kv, self._loads).carry_out()
+
+
+def replication(case: Case) -> int:
+    """Of topics: all nodes where disks are damaged, for a minority of the nodes could be a majority of three."""
+    damaging = any(KINDS[fault.kind].damaging for fault in case.faults)
+    return case.nodes if damaging else min(3, case.nodes)
 
 
 def run_case(
