@@ -20,8 +20,9 @@ from seatrial.env import fresh_seed
 from seatrial.history import Json
 from seatrial.report.console import Console
 from seatrial.rundir import RunDirectory
-from seatrial.trial.model import BadTrial, Trial
-from seatrial.trial.run import CouldNotRun, run_trial
+from seatrial.trial.conduct import CouldNotRun
+from seatrial.trial.model import ENVIRONMENTS, BadTrial, Trial
+from seatrial.trial.run import run_trial
 from seatrial.trial.verdict import COULD_NOT_RUN, EXIT_STATUS
 
 
@@ -39,7 +40,7 @@ def run_command(base: Trial | None, changes: dict[str, Json], *, out: Path | Non
     console = Console(sys.stderr, quiet=json)
     console.begin(trial.command())
     try:
-        verdict = asyncio.run(run_trial(trial, run, console=console))
+        verdict = _carried_out(trial, run, console, quiet=json)
     except CouldNotRun as error:
         return _could_not_run(trial, f"could not run: {error}", json=json)
     except BadTrial:
@@ -53,6 +54,16 @@ def run_command(base: Trial | None, changes: dict[str, Json], *, out: Path | Non
     else:
         Console(sys.stdout).verdict(verdict)
     return EXIT_STATUS[Validity[verdict["validity"]]]
+
+
+def _carried_out(trial: Trial, run: RunDirectory, console: Console, *, quiet: bool) -> dict[str, Json]:
+    if trial.environment == "sim":
+        from seatrial.trial.simulated import run_simulated  # it is large, and real processes need none of it
+
+        return run_simulated(trial, run, quiet=quiet)
+    if trial.environment != "local":
+        raise CouldNotRun(f"environment {trial.environment!r} is {ENVIRONMENTS[trial.environment]}; use local or sim")
+    return asyncio.run(run_trial(trial, run, console=console))
 
 
 def _could_not_run(trial: Trial, reason: str, *, json: bool) -> int:

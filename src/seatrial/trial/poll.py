@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import fields
 
 from seatrial.cluster.cluster import Cluster
 from seatrial.cluster.status import NodeStatus
@@ -17,6 +17,7 @@ from seatrial.history import StatusSample
 INTERVAL_S = 0.1
 UNCHANGED_MAX_NS = 2_000_000_000
 ANSWER_TIMEOUT_S = 0.5
+FIELDS = tuple(field.name for field in fields(NodeStatus))
 
 
 class StatusPoll:
@@ -27,7 +28,7 @@ class StatusPoll:
         self._cluster = cluster
         self._sink = sink
         self._now_ns = now_ns
-        self._last: dict[tuple[int, str], StatusSample] = {}
+        self._last: dict[tuple[int, str], tuple[NodeStatus, int]] = {}  # what was written down last, and when
 
     async def run(self) -> None:
         """Poll until cancelled: each node on its own, so that a silent one does not slow the others down."""
@@ -45,17 +46,14 @@ class StatusPoll:
 
     def leaders(self) -> dict[str, int]:
         """Who leads which group, by the newest answers."""
-        return {s.group: s.node for s in self._last.values() if s.role == "leader"}
+        return {status.group: status.node for status, _ in self._last.values() if status.role == "leader"}
 
     def _note(self, status: NodeStatus) -> None:
-        sample = StatusSample(time_ns=self._now_ns(), **asdict(status))
-        last = self._last.get((sample.node, sample.group))
-        if (
-            last is not None
-            and replace(last, time_ns=sample.time_ns) == sample
-            and sample.time_ns - last.time_ns < UNCHANGED_MAX_NS
-        ):
+        now_ns = self._now_ns()
+        told, told_ns = self._last.get((status.node, status.group), (None, 0))
+        if status == told and now_ns - told_ns < UNCHANGED_MAX_NS:
             return
-        self._last[sample.node, sample.group] = sample
+        self._last[status.node, status.group] = status, now_ns
+        sample = StatusSample(time_ns=now_ns, **{name: getattr(status, name) for name in FIELDS})
         self.samples.append(sample)
         self._sink(sample)

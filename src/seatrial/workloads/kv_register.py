@@ -6,7 +6,8 @@ server promises to apply once.  At the end every register is read, linearizably,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from seatrial.checkers.base import Checker
 from seatrial.checkers.linearizability import Linearizability
@@ -15,6 +16,7 @@ from seatrial.workloads.base import Client, Endpoint, Generator, Request
 from seatrial.workloads.dialect import Dialect, find_dialect, with_http
 from seatrial.workloads.etcd_client import EtcdClient
 from seatrial.workloads.generators import RegisterGenerator
+from seatrial.workloads.http_outcomes import open_client
 from seatrial.workloads.kv_client import KvClient
 from seatrial.workloads.node_choice import NodeChoice
 from seatrial.workloads.scoped import ScopedChecker
@@ -23,15 +25,27 @@ PREFIX = "kv."
 
 
 class KvWorkload:
-    """Registers behind HTTP; which client is used is found out at set-up."""
+    """Registers behind HTTP; which client is used is found out at set-up.
+
+    `open_http` opens the HTTP client of our own API's clients: httpx's, or one that answers and raises as it does.
+    """
 
     name = "kv"
 
-    def __init__(self, *, clients: int = 12, rate: float = 300.0, active: int = 5, per_key: int = 300) -> None:
+    def __init__(
+        self,
+        *,
+        clients: int = 12,
+        rate: float = 300.0,
+        active: int = 5,
+        per_key: int = 300,
+        open_http: Callable[[], Any] = open_client,
+    ) -> None:
         self.clients = clients
         self.rate = rate
         self._active = active
         self._per_key = per_key
+        self._open_http = open_http
         self._dialect: Dialect | None = None
         self._generator: RegisterGenerator | None = None
 
@@ -47,7 +61,7 @@ class KvWorkload:
         nodes = NodeChoice(with_http(endpoints, self.name), rng.child("nodes"))
         if self._dialect is Dialect.ETCD:
             return EtcdClient(nodes)
-        return KvClient(nodes, rng, session=number % 2 == 0)
+        return KvClient(nodes, rng, session=number % 2 == 0, open_http=self._open_http)
 
     def final(self, endpoints: Sequence[Endpoint]) -> Sequence[Request]:
         keys = self._generator.keys if self._generator is not None else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from seatrial.workloads.base import Workload
 from seatrial.workloads.etcd_txn import TxnWorkload
@@ -13,6 +14,13 @@ _MAKERS: Mapping[str, tuple[Callable[[], Workload], str]] = {
     "log": (LogWorkload, "append unique values to a Kafka topic, poll them, read everything from every node"),
     "kv": (KvWorkload, "read, write and compare-and-set registers over HTTP (our API or etcd's gateway)"),
     "kv-txn": (TxnWorkload, "etcd transactions that compare a range of 1,000 keys and put one of them"),
+}
+
+
+# For one thread and virtual time; as often a second as a simulation keeps up with.
+_SIMULATED: Mapping[str, Callable[[Callable[[], Any]], Workload]] = {
+    "log": lambda open_http: LogWorkload(threads=False, appenders=4, pollers=2, rate=40.0),
+    "kv": lambda open_http: KvWorkload(clients=6, rate=40.0, per_key=150, open_http=open_http),
 }
 
 
@@ -34,10 +42,24 @@ def by_name(name: str) -> Workload:
 
 def by_names(spec: str) -> tuple[Workload, ...]:
     """Fresh workloads for "log,kv".  Raises UnknownWorkload, also when nothing or one of them twice is named."""
+    return tuple(by_name(name) for name in _wanted(spec))
+
+
+def simulated(spec: str, open_http: Callable[[], Any]) -> tuple[Workload, ...]:
+    """The same for the simulator.  `open_http` opens an HTTP client that is cheap there.  Raises UnknownWorkload."""
+    wanted = _wanted(spec)
+    for name in wanted:
+        by_name(name)
+        if name not in _SIMULATED:
+            raise UnknownWorkload(f"workload {name!r} cannot be simulated; these can: {', '.join(_SIMULATED)}")
+    return tuple(_SIMULATED[name](open_http) for name in wanted)
+
+
+def _wanted(spec: str) -> list[str]:
     wanted = [name.strip() for name in spec.split(",") if name.strip()]
     if not wanted:
         raise UnknownWorkload(f"no workload was named; choose from {', '.join(_MAKERS)}")
     for name in wanted:
         if wanted.count(name) > 1:
             raise UnknownWorkload(f"workload {name!r} is named twice; its keys would collide")
-    return tuple(by_name(name) for name in wanted)
+    return wanted
