@@ -197,6 +197,7 @@ def test_a_node_is_forgotten_only_when_it_holds_nothing_and_its_id_is_used_up() 
     assert cluster.partition().lingering == (1,)
     assert cluster.do(ForgetNode(1)).error == MetadataError.NONE
     assert 1 not in cluster.machine.nodes
+    assert cluster.do(RemoveNode(1)).error == MetadataError.NONE, "asked again"
     assert cluster.machine.removed[NodeId(1)].directory == 1
     assert cluster.partition().lingering == ()
     again = cluster.add(1, directory=77)
@@ -227,6 +228,9 @@ def test_a_change_is_refused_while_another_is_pending_unless_it_overrides() -> N
     cluster = Cluster((1, 2, 3), nodes=5)
     cluster.assign(1, 2, 4)
     assert cluster.assign(1, 2, 5) == MetadataError.CHANGE_PENDING
+    moving = cluster.partition()
+    assert cluster.assign(1, 2, 4) == MetadataError.NONE, "what is under way may be asked for again"
+    assert cluster.partition() == moving
     assert cluster.assign(1, 2, 5, override=True) == MetadataError.NONE
     assert cluster.partition().leaving == (3, 4)
 

@@ -198,6 +198,8 @@ def _promote(members: Members, command: PromoteNode | NodePromoted) -> Outcome:
 def _remove(members: Members, command: RemoveNode, index: int) -> Outcome:
     node_id = NodeId(command.node_id)
     node = members.nodes.get(node_id)
+    if node_id in members.removed:
+        return Outcome()  # asked again
     if node is None:
         return _unknown(node_id)
     if node.state == NodeState.LEAVING and not command.replacement:
@@ -326,6 +328,8 @@ def _assign(members: Members, command: AssignReplicas, index: int) -> Outcome:
     unknown = sorted(n for n in target if n not in members.nodes)
     if unknown:
         return Outcome(MetadataError.UNKNOWN_NODE, f"these are no members of this cluster: {unknown}")
+    if replicas == partition.replicas and tuple(sorted(learners)) == partition.learners:
+        return Outcome()  # asked again: what is under way goes on
     if not partition.settled and not command.override:
         text = f"{named} is still moving to {list(partition.replicas)}; wait until that is done, or send override"
         return Outcome(MetadataError.CHANGE_PENDING, text)

@@ -39,15 +39,17 @@ from seatrial.machines.metadata import (
     encode_command,
 )
 from seatrial.machines.metadata import MemberCommand as Command
+from seatrial.marks import reached
 from seatrial.raft.ids import NodeId
 from seatrial.server.broker import Broker
 from seatrial.server.config import Address, read_address
-from seatrial.server.errors import NoLeader, OutcomeUnknown
+from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
 from seatrial.server.http_answers import BadRequest, RefusedRequest, json_response
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body")
-DECISION_TIMEOUT_S: Final = 5.0
+DECISION_TIMEOUT_S: Final = 10.0
+ATTEMPT_S: Final = 1.0  # a command that was passed on is lost with the leader that it was passed to: send it again
 NOT_FOUND: Final = (MetadataError.UNKNOWN_NODE, MetadataError.UNKNOWN_TOPIC)
 
 
@@ -172,7 +174,7 @@ class MembersApi:
     async def replace(self, request: Request) -> Response:
         new = await _read(request, NewMember)
         node_id = _node_id(request)
-        if node_id not in self._broker.metadata.nodes:
+        if node_id not in self._broker.metadata.nodes and node_id not in self._broker.metadata.removed:
             raise RefusedRequest(404, "UNKNOWN_NODE", f"node {node_id} is no member of this cluster")
         if NodeId(new.node_id) not in self._broker.metadata.nodes or new.raft_addr:
             await self._add(new)
@@ -228,15 +230,21 @@ class MembersApi:
     # ---- deciding --------------------------------------------------------------------------------------------------
 
     async def _decide(self, command: Command) -> MetadataResult:
-        """Have the metadata decide; what it refuses is the answer."""
+        """Have the metadata decide; what it refuses is the answer.  Each of these commands may be sent again."""
         broker = self._broker
-        encoded = encode_command(command, request_id=broker.new_request_id())
-        try:
-            result = await broker.propose_metadata(encoded, DECISION_TIMEOUT_S)
-        except BackendError as error:
-            if error.definite:
-                raise NoLeader(str(error)) from error
-            raise OutcomeUnknown(str(error)) from error
+        if broker.hosting.is_closed:
+            raise NoLeader("this node is no member any more; ask another one")
+        deadline, sent = broker.multiraft.loop.time() + DECISION_TIMEOUT_S, False
+        while True:
+            encoded = encode_command(command, request_id=broker.new_request_id())
+            try:
+                result = await broker.propose_metadata(encoded, ATTEMPT_S)
+                break
+            except (BackendError, ProposalLost) as error:
+                sent = sent or not error.definite
+                if broker.multiraft.loop.time() >= deadline:
+                    raise (OutcomeUnknown if sent else NoLeader)(str(error)) from error
+                reached("a change of members had to be proposed again")
         if result.error:
             status = 404 if result.error in NOT_FOUND else 409
             raise RefusedRequest(status, MetadataError(result.error).name, result.message)
