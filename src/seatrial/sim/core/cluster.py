@@ -66,6 +66,7 @@ class CoreCluster:
         self.network = CoreNetwork(self.world, case.network, {i: host.receive for i, host in self.hosts.items()})
         for node_id, host in self.hosts.items():
             host.links = self.network.from_node(node_id)
+            host.all_links = self.network.links
             host.start()
 
     def _now_us(self) -> int:

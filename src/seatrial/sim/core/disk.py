@@ -21,6 +21,10 @@ from seatrial.sim.world import World
 _NO_STATE = HardState(Term(0), None, Index(0))
 
 
+class ReadFailed(Exception):
+    """A read gave EIO: the node has ended, and whatever it was doing with it."""
+
+
 class Records:
     """A log, a hard state and a snapshot: as the node sees them, or as they are durable."""
 
@@ -115,7 +119,8 @@ class RecordDisk:
     """A `StableLog` for the node, and a queue of saves.
 
     failed: called, once, when an operation fails (EIO, ENOSPC), instead of `done`; the node cannot go on.
-    sync_more_us, stalled, fault: what is wrong with it now; see `faults.KINDS`.  fault is "", "write", "sync", "full".
+    sync_more_us, stalled, fault: what is wrong with it now; see `faults.KINDS`.  fault is "", or what the next failing
+        operation is: "read", "write", "sync" or "full".
     """
 
     __slots__ = (
@@ -188,6 +193,7 @@ class RecordDisk:
         return meta.last_included_term if meta is not None and meta.last_included_index == index else None
 
     def entries(self, first: Index, last: Index, max_bytes: int) -> list[Entry]:
+        self._check_read()
         seen = self._seen
         assert seen.first <= first <= last <= seen.last_index(), f"[{first}, {last}] of {seen.first}.."
         found: list[Entry] = []
@@ -206,7 +212,13 @@ class RecordDisk:
         return [entry for entry in self._seen.entries if entry.kind == CONFIGURATION]
 
     def read_snapshot(self) -> Snapshot | None:
+        self._check_read()
         return self._seen.snapshot
+
+    def _check_read(self) -> None:
+        if self.fault == "read":
+            self._fail("EIO")
+            raise ReadFailed
 
     # -- what it writes ----------------------------------------------------------------------------------------------
 

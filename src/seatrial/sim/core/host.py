@@ -20,7 +20,7 @@ from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
 from seatrial.sim.clocks import HostClock
 from seatrial.sim.core.adapter import MakeCore
-from seatrial.sim.core.disk import RecordDisk
+from seatrial.sim.core.disk import ReadFailed, RecordDisk
 from seatrial.sim.core.ledger import PROMISES, Ledger, Watch
 from seatrial.sim.core.machine import Command, RegisterMachine
 from seatrial.sim.core.network import Link
@@ -64,7 +64,8 @@ class Host:
         self.clock = clock
         self.ledger = ledger
         self.decoded = decoded
-        self.links: dict[int, Link] = {}
+        self.links: dict[int, Link] = {}  # its own, by receiver
+        self.all_links: dict[tuple[int, int], Link] = {}
         self.filters = filters
         self.kept_down = 0  # how many faults keep it from starting again
         self.watch = Watch(self.node_id, disk)
@@ -198,8 +199,11 @@ class Host:
         self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
         if self.trace is not None:
             self._say(f"<- {describe(message)}")
-        self.node.step(message, self.clock.now_us())
-        self.drive()
+        try:
+            self.node.step(message, self.clock.now_us())
+            self.drive()
+        except ReadFailed:
+            return
 
     def _receive_out(self, message: Message) -> None:
         self.messages_while_out += 1
@@ -220,8 +224,11 @@ class Host:
             self._digest.flush_if_large()
             if self.trace is not None:
                 self._say("ticks")
-            self.node.tick(now)
-            self.drive()
+            try:
+                self.node.tick(now)
+                self.drive()
+            except ReadFailed:
+                return
             if not self.up:
                 return
         self._arm()
@@ -246,7 +253,7 @@ class Host:
             request.answer(request, self, None)
             return
         self._waiting[request.data] = request
-        self.drive()
+        self._drive_and_arm()
 
     def read(self, request: Request) -> None:
         """A linearizable read, wherever this node stands."""
@@ -260,9 +267,7 @@ class Host:
             request.answer(request, self, None)
             return
         self._reads[context] = request
-        self.drive()
-        if self.up:
-            self._arm()
+        self._drive_and_arm()
 
     def call(self, action: Callable[[Any, int], Any]) -> Any:
         """`action(node, now_us)` on a node that runs, then whatever follows from it; None where it does not run.
@@ -272,10 +277,17 @@ class Host:
         if not self.up or self.paused:
             return None
         result = action(self.node, self.clock.now_us())
-        self.drive()
+        self._drive_and_arm()
+        return result
+
+    def _drive_and_arm(self) -> None:
+        """After a call that may have brought the node's deadline nearer."""
+        try:
+            self.drive()
+        except ReadFailed:
+            return
         if self.up:
             self._arm()
-        return result
 
     def _takes(self, again: Callable[[Any], None], request: Request) -> bool:
         if not self.up:
@@ -343,7 +355,7 @@ class Host:
 
     def _pass_on(self, _: int, message: Message) -> None:
         """A filter let it go on: over the link of whoever it says it is from."""
-        link = self.links.get(message.to)
+        link = self.all_links.get((message.sender, message.to))
         if link is not None:
             link.send(message)
 
@@ -359,8 +371,11 @@ class Host:
         self._finish(saving.popleft()[0])
         while saving and not saving[0][1]:
             self._finish(saving.popleft()[0])
-        if self.up:
-            self.drive()
+        try:
+            if self.up:
+                self.drive()
+        except ReadFailed:
+            return
 
     def _finish(self, ready: Ready) -> None:
         if ready.messages_after_save:

@@ -18,15 +18,20 @@ from seatrial.sim.core.cluster import CoreCluster, NotReached
 from seatrial.sim.core.ledger import SafetyViolation
 from seatrial.sim.core.nemesis import Nemesis
 from seatrial.sim.core.recovery import compare_replicas, connected_core, find_acknowledged, recover
-from seatrial.sim.world import EventStorm
+from seatrial.sim.world import EVENTS_MAX, EventStorm
 
 
 def run_case(
-    case: Case, *, trace: Callable[[str], None] | None = None, make_core: MakeCore = make_raft_node
+    case: Case,
+    *,
+    trace: Callable[[str], None] | None = None,
+    make_core: MakeCore = make_raft_node,
+    events_max: int = EVENTS_MAX,
 ) -> Outcome:
     """Run it, and judge it.  `trace` gets one line for each message, timer, save and fault.
 
     make_core: makes the nodes' consensus cores; another than Seatrial's own is put in as `adapter` says.
+    events_max: a run that has more is a message storm.
 
     Raises ValueError for a case that is not of this level, or has a fault that this level does not know.
     """
@@ -34,6 +39,7 @@ def run_case(
         raise ValueError(f"this is a case of the level {case.level!r}; run it with seatrial.sim.{case.level}")
     marks.taken()
     cluster = CoreCluster(case, trace=trace, make_core=make_core)
+    cluster.world.events_max = events_max
     nemesis = Nemesis(cluster)
     violation = _violation_of(cluster, nemesis) or _nonlinearizable(cluster)
     if violation is not None:
