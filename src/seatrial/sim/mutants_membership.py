@@ -42,6 +42,7 @@ MEMBERSHIP_MUTANTS: Final = (
         before="return WON if incoming == outgoing == WON else PENDING",
         after="return incoming",
         level="core",
+        cases="split-changes",
     ),
     Mutant(
         name="configuration-used-when-committed",
@@ -71,6 +72,7 @@ MEMBERSHIP_MUTANTS: Final = (
             reached("a configuration was rolled back by truncation")
 """,
         level="core",
+        cases="split-changes",
     ),
     Mutant(
         name="configuration-lost-at-restart",
@@ -89,6 +91,7 @@ MEMBERSHIP_MUTANTS: Final = (
         before="self.configurations.restart_at(meta.last_included_index, meta.configuration)",
         after="self.configurations.restart_at(meta.last_included_index, self.configurations.latest)",
         level="core",
+        cases="split-changes",
     ),
     Mutant(
         name="change-before-own-commit",
@@ -98,6 +101,7 @@ MEMBERSHIP_MUTANTS: Final = (
         before="if commit_index < leadership.first_index:\n        reached(",
         after="if commit_index < 0:\n        reached(",
         level="core",
+        cases="single-change",
     ),
     Mutant(
         name="change-while-pending",
@@ -107,6 +111,7 @@ MEMBERSHIP_MUTANTS: Final = (
         before="if index > commit_index:\n        reached(",
         after="if index > core.log.last_index:\n        reached(",
         level="core",
+        cases="split-changes",
     ),
     Mutant(
         name="change-without-joint-consensus",
@@ -116,6 +121,7 @@ MEMBERSHIP_MUTANTS: Final = (
         before="if len(voters ^ old) <= 1 and not change.explicit_leave:",
         after="if not change.explicit_leave:",
         level="core",
+        cases="split-changes",
     ),
     Mutant(
         name="joining-node-votes",

@@ -135,9 +135,10 @@ REPLICATION_MUTANTS: Final = (
         summary="A leader commits an entry of an earlier term because a majority stores it.",
         source="Raft §5.4.2, figure 8",
         module=_REPLICATION,
-        before="if index > core.log.commit_index and core.log.term(index) == core.term:",
-        after="if index > core.log.commit_index:",
+        before="if core.log.term(index) != core.term:",
+        after="if core.log.term(index) > core.term:",
         level="core",
+        cases="figure-8",
     ),
     Mutant(
         name="append-acked-before-save",
@@ -153,8 +154,8 @@ REPLICATION_MUTANTS: Final = (
         summary="A leader counts entries as its own that are not yet on its disk.",
         source="dissertation §10.2.1: the leader may write in parallel, but not count itself before",
         module=_REPLICATION,
-        before="if leadership.own.acknowledged(core.log.durable_index):",
-        after="if leadership.own.acknowledged(core.log.last_index):",
+        before="    durable_index = core.log.durable_index\n",
+        after="    durable_index = core.log.last_index\n",
         level="core",
     ),
     Mutant(
@@ -168,19 +169,27 @@ REPLICATION_MUTANTS: Final = (
     ),
     Mutant(
         name="commit-from-unverified-append",
-        summary="A follower commits up to its last entry, also behind what the leader's message vouched for.",
-        source="Raft figure 2, AppendEntries step 5: the index of the last NEW entry",
+        summary="A follower takes the commit index of an append that it refuses.",
+        source="Raft figure 2, AppendEntries: reply false first; step 5 comes after the consistency check",
         module=_FOLLOWING,
-        before="log.commit_to(min(message.leader_commit, matched))",
-        after="log.commit_to(min(message.leader_commit, log.last_index))",
+        before="""\
+    if matched is None:
+        _refuse(core, message)
+""",
+        after="""\
+    if matched is None:
+        log.commit_to(min(message.leader_commit, log.last_index))
+        _refuse(core, message)
+""",
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="follower-commits-what-it-holds",
         summary="A follower takes every entry that it gets for committed, and serves it to readers.",
         source="Raft §5.3; Kafka KIP-101 and KIP-392: fetch beyond the high watermark",
         module=_FOLLOWING,
-        before="log.commit_to(min(message.leader_commit, matched))",
+        before="log.commit_to(leader_commit if leader_commit < matched else matched)",
         after="log.commit_to(matched)",
         level="core",
     ),
@@ -194,12 +203,12 @@ REPLICATION_MUTANTS: Final = (
         level="core",
     ),
     Mutant(
-        name="unverified-suffix-acked",
-        summary="A follower acknowledges its whole log, also entries that the leader's message said nothing of.",
-        source="Raft figure 2, AppendEntries: matchIndex = prevLogIndex + len(entries)",
-        module=_FOLLOWING,
-        before="message.term, True, Index(matched), Index(0), Term(0))",
-        after="message.term, True, Index(log.last_index), Index(0), Term(0))",
+        name="match-from-next-index",
+        summary="A leader takes any acknowledgement for all that it has sent.",
+        source='"Students\' Guide to Raft": matchIndex is not nextIndex - 1',
+        module=_REPLICATION,
+        before="advanced = progress.acknowledged(message.match_index)",
+        after="advanced = progress.acknowledged(progress.next_index - 1)",
         level="core",
     ),
     Mutant(
@@ -230,15 +239,12 @@ REPLICATION_MUTANTS: Final = (
         level="core",
     ),
     Mutant(
-        name="replaced-save-counts",
-        summary="The end of a save of replaced entries makes their successors count as durable.",
-        source="etcd-io/raft `unstable.stableTo`: the ABA of asynchronous writes",
+        name="replacements-not-saved",
+        summary="Entries that replace others of the same index are not saved, because those were.",
+        source="etcd-io/raft `unstable.truncateAndAppend` moves its offset back for them",
         module=_LOG,
-        before="""\
-        self._forget_saves_from(index)
-        if self._unsaved_first > index:""",
-        after="""\
-        if self._unsaved_first > index:""",
+        before="            self.unsaved_first = index\n\n    def _forget_saves_from",
+        after="            self.unsaved_first = self.last_index + 1\n\n    def _forget_saves_from",
         level="core",
     ),
     Mutant(
@@ -254,15 +260,6 @@ REPLICATION_MUTANTS: Final = (
 
 SNAPSHOT_MUTANTS: Final = (
     Mutant(
-        name="snapshot-drops-suffix",
-        summary="Installing a snapshot throws away the entries that follow it in a log that holds it all.",
-        source="Raft §7, InstallSnapshot step 6: retain the entries that follow",
-        module=_FOLLOWING,
-        before="if core.log.term(meta.last_included_index) == meta.last_included_term:",
-        after="if core.log.last_index == meta.last_included_index:",
-        level="core",
-    ),
-    Mutant(
         name="snapshot-chunk-twice",
         summary="A chunk of a snapshot that comes twice is put in twice.",
         source="Raft §7, InstallSnapshot step 3: at the given offset",
@@ -270,6 +267,7 @@ SNAPSHOT_MUTANTS: Final = (
         before="if chunk.offset == len(self._data):",
         after="if chunk.offset <= len(self._data):",
         level="core",
+        cases="many-chunks",
     ),
     Mutant(
         name="snapshot-chunks-mixed",
@@ -279,6 +277,7 @@ SNAPSHOT_MUTANTS: Final = (
         before="if incoming is None or not incoming.belongs(message):",
         after="if incoming is None:",
         level="core",
+        cases="many-chunks",
     ),
     Mutant(
         name="snapshot-acked-before-save",
@@ -288,6 +287,7 @@ SNAPSHOT_MUTANTS: Final = (
         before="core.messages_after_save.append(\n        InstallSnapshotResponse(",
         after="core.messages.append(\n        InstallSnapshotResponse(",
         level="core",
+        cases="many-chunks",
     ),
     Mutant(
         name="stale-snapshot-installed",
@@ -296,15 +296,6 @@ SNAPSHOT_MUTANTS: Final = (
         module=_FOLLOWING,
         before="if message.meta.last_included_index <= core.log.commit_index:",
         after="if message.meta.last_included_index <= 0:",
-        level="core",
-    ),
-    Mutant(
-        name="applied-while-installing",
-        summary="Entries behind a snapshot are applied before the snapshot is restored.",
-        source="Raft §7, InstallSnapshot step 8",
-        module=_LOG,
-        before="if last <= self.last_applied or self.installing is not None:",
-        after="if last <= self.last_applied:",
         level="core",
     ),
 )
@@ -318,6 +309,7 @@ READ_MUTANTS: Final = (
         before="reached = leadership.quorum_round()",
         after="reached = leadership.round",
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="read-before-own-commit",
@@ -336,6 +328,7 @@ READ_MUTANTS: Final = (
         before="self._confirming[0].round <= number:",
         after="self._confirming[0].round <= number + 1:",
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="deposed-leader-answers-reads",
@@ -345,6 +338,7 @@ READ_MUTANTS: Final = (
         before="self.answer_read(read.requester, read.context, 0)",
         after="self.answer_read(read.requester, read.context, read.index)",
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="read-before-applied",
@@ -363,6 +357,7 @@ READ_MUTANTS: Final = (
         before="return self.election_timeout_us * (1_000_000 - self.lease_drift_ppm) // 1_000_000",
         after="return self.election_timeout_us",
         level="core",
+        cases="leases",
     ),
     Mutant(
         name="lease-survives-transfer",
@@ -372,6 +367,7 @@ READ_MUTANTS: Final = (
         before="leadership.lease.give_up()\n        ",
         after="",
         level="core",
+        cases="leases",
     ),
     Mutant(
         name="lease-promise-forgotten",
@@ -381,6 +377,7 @@ READ_MUTANTS: Final = (
         before="self.sticky_until_us += config.election_timeout_us",
         after="self.sticky_until_us += 0",
         level="core",
+        cases="leases",
     ),
 )
 
@@ -425,6 +422,7 @@ PROGRESS_MUTANTS: Final = (
         before="elif progress.state == SNAPSHOT:\n        _send_chunk(core, progress)",
         after="elif progress.state == SNAPSHOT:\n        progress.responded = False",
         level="core",
+        cases="many-chunks",
     ),
     Mutant(
         name="lost-append-not-noticed",
