@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
@@ -133,8 +133,7 @@ class AdminApi:
             except (BadRequest, BadFilter) as error:
                 return self._error(400, str(error), definite=True)
             except RefusedRequest as error:
-                more = {"code": error.code, "leader_http": error.leader_http}
-                return self._error(error.status, str(error), definite=True, more=more)
+                return self._error(error.status, str(error), definite=True, code=error.code)
             except NoSuchFilter as error:
                 return self._error(404, str(error), definite=True)
             except (NoLeader, ProposalLost, Refused) as error:
@@ -149,9 +148,10 @@ class AdminApi:
 
         return guarded
 
-    def _error(self, status: int, message: str, *, definite: bool, more: Mapping[str, str] | None = None) -> Response:
-        told = {name: value for name, value in (more or {}).items() if value}
-        body = {"error": message, "definite": definite, "leader_id": self._status.leader_of("kv"), **told}
+    def _error(self, status: int, message: str, *, definite: bool, code: str | None = None) -> Response:
+        body: dict[str, Any] = {"error": message, "definite": definite, "leader_id": self._status.leader_of("kv")}
+        if code is not None:
+            body["code"] = code
         return json_response(status, body)
 
     # ---- Raft ------------------------------------------------------------------------------------------------------

@@ -14,16 +14,12 @@ class BadRequest(Exception):
 
 
 class RefusedRequest(Exception):
-    """A request that is well formed and is not carried out.
+    """A request that is well formed and is not carried out; `code` tells programs why."""
 
-    `code` tells programs why; `leader_http` is the URL of who would do it, where that is known.
-    """
-
-    def __init__(self, status: int, code: str, message: str, *, leader_http: str = "") -> None:
+    def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
-        self.leader_http = leader_http
 
 
 def json_response(status: int, body: object, headers: dict[str, str] | None = None) -> Response:

@@ -16,6 +16,7 @@ Knows nothing of how changes are carried out (`membership`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -45,11 +46,15 @@ from seatrial.server.broker import Broker
 from seatrial.server.config import Address, read_address
 from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
 from seatrial.server.http_answers import BadRequest, RefusedRequest, json_response
+from seatrial.server.http_json import NoAnswer, ask_json
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body")
 DECISION_TIMEOUT_S: Final = 10.0
 ATTEMPT_S: Final = 1.0  # a command that was passed on is lost with the leader that it was passed to: send it again
+LOOK_AGAIN_S: Final = 0.1
+NOT_LEADER: Final = "NOT_LEADER"
+PASSED_ON: Final = "passed-on"  # of a request that one node asks another: it goes no further
 NOT_FOUND: Final = (MetadataError.UNKNOWN_NODE, MetadataError.UNKNOWN_TOPIC)
 
 
@@ -149,23 +154,40 @@ class MembersApi:
         )
 
     async def promote(self, request: Request) -> Response:
+        """Passed on to the metadata's leader, which alone knows whether the learner has caught up."""
         broker, node_id = self._broker, _node_id(request)
-        node = broker.metadata.nodes.get(node_id)
-        if node is not None and node.state == NodeState.LEARNER:
-            replica = broker.metadata_replica
-            if not replica.node.is_leader:
-                leader = broker.metadata.nodes.get(NodeId(broker.controller_id))
-                url = f"http://{leader.http_address}" if leader else ""
-                where = f"ask node {leader.node_id} at {url}" if leader else "none is known now"
-                text = f"only the leader of the metadata knows whether a learner has caught up; {where}"
-                raise RefusedRequest(503, "NOT_LEADER", text, leader_http=url)
-            progress = replica.status().peers.get(node_id)
-            if progress is None or not progress.caught_up:
-                behind = replica.node.commit_index - (progress.match_index if progress else 0)
-                text = f"node {node_id} is still {behind} entries behind; ask again when it has caught up"
-                raise RefusedRequest(409, "NOT_CAUGHT_UP", text)
+        replica, loop = broker.metadata_replica, broker.multiraft.loop
+        deadline = loop.time() + DECISION_TIMEOUT_S
+        while not replica.node.is_leader:
+            leader = broker.metadata.nodes.get(NodeId(broker.controller_id))
+            if leader is not None and PASSED_ON not in request.query_params:
+                url = f"http://{leader.http_address}{request.url.path}?{PASSED_ON}=1"
+                try:
+                    status, answer = await ask_json(
+                        "POST", url, {}, token=broker.config.http_token, timeout_s=DECISION_TIMEOUT_S
+                    )
+                except NoAnswer as error:
+                    raise OutcomeUnknown(str(error)) from error
+                if answer.get("code") != NOT_LEADER:
+                    return json_response(status, answer)
+            if PASSED_ON in request.query_params or loop.time() >= deadline:
+                raise RefusedRequest(503, NOT_LEADER, "the leader of the metadata, who decides this, is not known now")
+            reached("a promotion waited for the metadata's leader to be known")
+            await asyncio.wait([replica.changed()], timeout=LOOK_AGAIN_S)
+        self._refuse_unless_caught_up(node_id)
         await self._decide(PromoteNode(node_id))
         return json_response(202, self._told())
+
+    def _refuse_unless_caught_up(self, node_id: NodeId) -> None:
+        node = self._broker.metadata.nodes.get(node_id)
+        if node is None or node.state != NodeState.LEARNER:
+            return  # the metadata will say what is wrong with it
+        replica = self._broker.metadata_replica
+        progress = replica.status().peers.get(node_id)
+        if progress is None or not progress.caught_up:
+            behind = replica.node.commit_index - (progress.match_index if progress else 0)
+            text = f"node {node_id} is still {behind} entries behind; ask again when it has caught up"
+            raise RefusedRequest(409, "NOT_CAUGHT_UP", text)
 
     async def remove(self, request: Request) -> Response:
         result = await self._decide(RemoveNode(_node_id(request)))

@@ -169,9 +169,6 @@ async def _ask(client: httpx.AsyncClient, method: str, path: str, body: dict[str
     try:
         response = await client.request(method, path, json=body)
         answer: dict[str, Any] = response.json()
-        if response.status_code == 503 and answer.get("leader_http"):
-            response = await client.request(method, f"{answer['leader_http']}{path}", json=body)
-            answer = response.json()
     except (httpx.HTTPError, ValueError) as error:
         raise Failed(f"{client.base_url} did not answer as a node does: {error or type(error).__name__}") from None
     if response.status_code >= 400:
