@@ -207,8 +207,7 @@ def _patch_entropy() -> None:
 
 def _patch_random() -> None:
     """The module's functions share one hidden generator; each host gets one of its own."""
-    hidden = random.random.__self__  # type: ignore[attr-defined]
-    for name in [name for name in vars(random) if getattr(getattr(random, name), "__self__", None) is hidden]:
+    for name in [name for name in vars(random) if getattr(getattr(random, name), "__self__", None) is _shared]:
         _patched(random, name, _of_own_generator(name))
     _patched(uuid, "uuid1", lambda host, *_: uuid.UUID(bytes=host.entropy.bytes(16), version=1))
 
@@ -220,7 +219,23 @@ def _of_own_generator(name: str) -> Callable[..., Any]:
     return simulated
 
 
+def _kill(host: SimHost, pid: int, number: int) -> None:
+    if pid != _FIRST_PID + host.number:
+        raise escape("a process was sent a signal; crash, pause or send the host a signal instead (`SimHost`)")
+    host.signals.send(number)
+
+
+def seed_shared(seed: int) -> None:
+    """Seed the generator that the module `random` shares: some took its functions before they were patched."""
+    _shared.seed(seed)
+
+
+_shared: Final[random.Random] = random.random.__self__  # type: ignore[attr-defined]
+
+
 def _patch_process() -> None:
     _patched(os, "getpid", lambda host: _FIRST_PID + host.number)
     _patched(signal, "signal", lambda host, number, handler: host.signals.install(number, handler))
+    _patched(signal, "raise_signal", lambda host, number: host.signals.send(number))
+    _patched(os, "kill", _kill)
     _patched(signal, "getsignal", lambda host, number: host.signals.installed(number))

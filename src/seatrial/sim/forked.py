@@ -1,9 +1,10 @@
-"""The zygote's own side: a pinned process that has imported everything, and forks one child for each run.
+"""The zygote's own side: a pinned process that has imported everything, and forks for each run.
 
-Each child begins in the same state, whatever ran before it, because the zygote itself never runs anything: it does not
-even read what the child is to do.
-Rule: children die with the zygote (PDEATHSIG), and the zygote when its control socket closes.
-Knows nothing of who asks (`zygote`).
+The zygote itself does nothing but read a byte and fork, which leaves its memory as it was: where Python puts its
+objects, and so how sets of them are ordered, then does not depend on what ran before.  Everything else is done by the
+child, the keeper: it takes what is to be run, forks the runner, waits for it and tells how it ended.
+Rule: a runner dies with its keeper, a keeper with the zygote (PDEATHSIG), and the zygote when the pipe closes that
+tells it to fork.  Knows nothing of who asks (`zygote`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import importlib
 import importlib.util
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
@@ -22,14 +22,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from seatrial.sim import escape
 from seatrial.sim.launch import pinning
 
 PR_SET_PDEATHSIG: Final = 1
 MESSAGE_BYTES_MAX: Final = 1 << 16
-_REAP_S: Final = 0.02
+_REHEARSALS: Final = 3  # the first forks still change what is allocated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,29 +66,29 @@ class Reference:
         return module
 
 
-def serve(descriptor: int) -> None:
-    """Be a zygote: get ready, say so, fork when told to, until nobody is there any more."""
-    control = socket.socket(fileno=descriptor)
+def serve() -> None:
+    """Be a zygote: get ready, say so, fork for each byte that comes, until nobody is there any more.
+
+    The control socket is the standard input; the pipe whose bytes mean to fork is the first thing that comes over it.
+    """
+    control = socket.socket(fileno=sys.stdin.fileno())
+    _, (go,), _, _ = socket.recv_fds(control, 1, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _get_ready(control)
-    while True:
-        readable, _, _ = select.select([control], [], [], _REAP_S)
-        _reap(control)
-        if not readable:
-            continue
-        asked, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not asked:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the keepers
+    ready = _get_ready(control)
+    for _ in range(_REHEARSALS):
+        if os.fork() == 0:
             os._exit(0)
-        child = os.fork()
-        if child == 0:
-            control.close()
-            _be_child(descriptors[0])
-        os.close(descriptors[0])
-        control.send(b"started %d" % child)
+    control.send(ready)
+    while os.read(go, 1):
+        if os.fork() == 0:
+            _be_keeper(control)
+    os._exit(0)
 
 
-def _get_ready(control: socket.socket) -> None:
-    paths, directory, references = pickle.loads(control.recv(MESSAGE_BYTES_MAX))
+def _get_ready(control: socket.socket) -> bytes:
+    """Import what will be run; what to say then."""
+    paths, directory, references, began = pickle.loads(control.recv(MESSAGE_BYTES_MAX))
     os.chdir(directory)
     if paths:
         sys.path[:] = paths
@@ -99,26 +99,48 @@ def _get_ready(control: socket.socket) -> None:
     except Exception:  # said to whoever started the zygote, which raises it
         control.send(pickle.dumps(traceback.format_exc()[-MESSAGE_BYTES_MAX // 2 :]))
         os._exit(1)
+    ready = pickle.dumps(None if was_compiled_since(began) else asdict(pinning()))
     gc.collect()
     gc.freeze()
     gc.disable()
-    control.send(pickle.dumps(asdict(pinning())))
+    return ready
 
 
-def _reap(control: socket.socket) -> None:
-    while True:
+def was_compiled_since(began: float) -> bool:
+    """Whether any module that is imported now was compiled after that time (of the wall clock)."""
+    for module in list(sys.modules.values()):
+        cached = getattr(module, "__cached__", None)
         try:
-            child, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if child == 0:
-            return
-        control.send(b"ended %d %d" % (child, os.waitstatus_to_exitcode(status)))
+            if cached and os.stat(cached).st_mtime >= began:  # noqa: PTH116
+                return True
+        except OSError:
+            continue
+    return False
 
 
-def _be_child(descriptor: int) -> None:
+def _be_keeper(control: socket.socket) -> NoReturn:
     try:
         die_with_parent()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        runner = os.fork()
+        if runner == 0:
+            _be_runner(descriptors[0])
+        os.close(descriptors[0])
+        control.send(b"started %d" % runner)
+        _, status = os.waitpid(runner, 0)
+        control.send(b"ended %d %d" % (runner, os.waitstatus_to_exitcode(status)))
+    except OSError:
+        pass  # the asker has gone
+    finally:
+        os._exit(0)
+
+
+def _be_runner(descriptor: int) -> NoReturn:
+    try:
+        die_with_parent()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, sys.stdin.fileno())
         with socket.socket(fileno=descriptor) as channel:
             reference, argument = pickle.loads(read_message(channel))
             try:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from seatrial.sim.case import Network
-from seatrial.sim.escape import current, install
+from seatrial.sim.escape import current, install, seed_shared
 from seatrial.sim.hosts import SimHost
 from seatrial.sim.links import Link
 from seatrial.sim.stack import LOCAL_NAMES
@@ -39,6 +39,7 @@ class SimNetwork:
 
     def __init__(self, world: World, settings: Network | None = None, *, trace: Trace | None = None) -> None:
         install()
+        seed_shared(world.stream("random").integer(0, 1 << 52))
         self.world = world
         self.settings = settings or Network()
         self.trace = trace or Trace()

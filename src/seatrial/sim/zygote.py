@@ -35,6 +35,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 START_TIMEOUT_S: Final = 60.0
+STARTS_MAX: Final = 4
 RUN_TIMEOUT_S: Final = 300.0
 _STATUS_WAIT_S: Final = 2.0
 
@@ -66,25 +67,40 @@ class Zygote:
     """A warmed process.  warm: functions whose modules it imports before anything is run; give all that will be run."""
 
     def __init__(self, *warm: Callable[..., Any]) -> None:
+        self._starting: deque[Job] = deque()
+        self._running: dict[int, Job] = {}
+        references = [reference_to(function) for function in warm]
+        said = None
+        for _ in range(STARTS_MAX):
+            began = time.time()
+            self._spawn()
+            try:
+                said = self._warmed(references, began)
+            except BaseException:
+                self.close()
+                raise
+            if said is not None:
+                break
+            self.close()
+        if said is None:
+            raise ZygoteFailed("the sources change while they are imported; try again when they do not")
+        self.pinning = said
+
+    def _spawn(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = f"from seatrial.sim.forked import serve; serve({theirs.fileno()})"
+        told, self._go = os.pipe()
+        # The command is the same for every zygote: what it is called with moves what lies behind it in its memory.
         package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
-        bootstrap = f"import sys; sys.path.insert(0, {package_root!r}); {program}"
+        bootstrap = f"import sys; sys.path.insert(0, {package_root!r}); from seatrial.sim.forked import serve; serve()"
         self._process = subprocess.Popen(
             pinned_command(["-P", "-c", bootstrap]),
             env=pinned_environment(),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+            stdin=theirs.fileno(),
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         theirs.close()
-        self._starting: deque[Job] = deque()
-        self._running: dict[int, Job] = {}
-        try:
-            self.pinning = self._warmed([reference_to(function) for function in warm])
-        except BaseException:
-            self.close()
-            raise
+        socket.send_fds(self._control, [b"g"], [told])
+        os.close(told)
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +113,9 @@ class Zygote:
         for job in [*self._starting, *self._running.values()]:
             job.channel.close()
         self._control.close()
+        if self._go >= 0:
+            os.close(self._go)
+            self._go = -1
         self._process.kill()
         self._process.wait()
 
@@ -113,6 +132,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         message = pickle.dumps((reference_to(function), argument))
         try:
+            os.write(self._go, b"f")
             socket.send_fds(self._control, [b"f"], [theirs.fileno()])
         except OSError as error:
             ours.close()
@@ -163,10 +183,12 @@ class Zygote:
         if not job.ended:
             os.kill(job.pid, signal.SIGKILL)
 
-    def _warmed(self, references: list[Reference]) -> Pinning:
+    def _warmed(self, references: list[Reference], began: float) -> Pinning | None:
+        """What is pinned, once everything is imported; None if something was compiled for that, which next time it is
+        not: a compiled module takes other memory than one that is read."""
         # Our own functions need no path but the usual: then a zygote is the same whoever starts it.
         paths = sys.path if any(reference.file for reference in references) else []
-        self._control.send(pickle.dumps((paths, os.getcwd(), references)))  # noqa: PTH109
+        self._control.send(pickle.dumps((paths, os.getcwd(), references, began)))  # noqa: PTH109
         self._control.settimeout(START_TIMEOUT_S)
         try:
             answer = self._control.recv(MESSAGE_BYTES_MAX)
@@ -177,7 +199,7 @@ class Zygote:
         said = pickle.loads(answer)
         if isinstance(said, str):
             raise ZygoteFailed(f"the zygote could not import what is to be run:\n{said}")
-        return Pinning(**said)
+        return None if said is None else Pinning(**said)
 
     def _hear(self, timeout_s: float) -> None:
         """Take what the zygote says of its children, waiting for it so long."""

@@ -1,0 +1,136 @@
+"""Runs in forked processes give their results or the reason why there is none, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import programs
+import psutil
+import pytest
+
+from seatrial.sim.case import Case, Outcome
+from seatrial.sim.zygote import Died, Zygote, ZygoteFailed, crashed, map_forked, reference_to, run_forked, run_many
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_function_runs_in_another_process(zygote: Zygote) -> None:
+    assert zygote.run(programs.double, 21) == 42
+
+
+def test_what_a_run_raised_is_told(zygote: Zygote) -> None:
+    died = zygote.run(programs.fail, "because")
+    assert isinstance(died, Died)
+    assert "ValueError: because" in died.reason
+
+
+def test_a_run_that_takes_too_long_is_killed(zygote: Zygote) -> None:
+    began = time.monotonic()
+    died = zygote.run(programs.hang, None, timeout_s=0.3)
+    assert isinstance(died, Died)
+    assert "longer than 0.3 s" in died.reason
+    assert time.monotonic() - began < 5
+
+
+def test_a_crash_of_the_process_is_told_with_its_signal(zygote: Zygote) -> None:
+    died = zygote.run(programs.abort, None)
+    assert isinstance(died, Died)
+    assert "SIGABRT" in died.reason
+    died = zygote.run(programs.leave, 7)
+    assert isinstance(died, Died)
+    assert "exited with 7" in died.reason
+
+
+def test_a_result_that_cannot_be_sent_is_a_death(zygote: Zygote) -> None:
+    assert isinstance(zygote.run(programs.unpicklable, None), Died)
+
+
+def test_a_function_without_a_name_is_refused(zygote: Zygote) -> None:
+    with pytest.raises(ValueError, match="top of a module"):
+        zygote.run(lambda _: None, None)
+
+
+def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("def run(_): ...\n")
+    sys.path.append(str(tmp_path))
+    try:
+        import broken as module  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(tmp_path))
+    broken.write_text("raise RuntimeError('not today')\n")
+    with pytest.raises(ZygoteFailed, match="not today"):
+        run_forked(module.run, None)
+
+
+def test_results_come_as_they_are_ready_and_all_of_them_do() -> None:
+    assert dict(map_forked(programs.double, range(20), jobs=3)) == {number: 2 * number for number in range(20)}
+
+
+def fake_run(case: Case) -> Outcome:
+    if case.seed == 3:
+        os.abort()
+    return crashed(Died("made up"))
+
+
+def test_a_case_whose_run_dies_has_a_violation() -> None:
+    outcomes = dict(run_many((Case(level="full", seed=seed) for seed in range(5)), fake_run, jobs=2))
+    assert {case.seed for case in outcomes} == set(range(5))
+    died = next(outcome for case, outcome in outcomes.items() if case.seed == 3)
+    assert died.violations[0].name == "simulator-crash"
+    assert "SIGABRT" in died.violations[0].message
+
+
+def test_functions_of_the_package_are_known_by_name_alone() -> None:
+    """So that a zygote's state does not depend on where it was started from."""
+    assert reference_to(crashed).file == ""
+    assert reference_to(programs.double).file == programs.__file__
+
+
+def test_a_process_that_had_to_compile_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run after a change must not differ from all later ones."""
+    module = tmp_path / "compiled_late.py"
+    module.write_text("def where(_):\n    return [id(object()) for _ in range(20)]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import compiled_late  # type: ignore[import-not-found]
+
+    for cached in tmp_path.glob("__pycache__/*"):
+        cached.unlink()
+    assert run_forked(compiled_late.where, None) == run_forked(compiled_late.where, None)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in pids if not is_gone(pid)]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_when_the_parent_is_interrupted_or_killed(how: signal.Signals) -> None:
+    program = (
+        f"import sys; sys.path.append({str(Path(programs.__file__).parent)!r}); import programs\n"
+        "from seatrial.sim.zygote import Zygote\n"
+        "with Zygote(programs.hang) as zygote:\n"
+        "    jobs = [zygote.start(programs.hang, None) for _ in range(2)]\n"
+        "    print(zygote._process.pid, *(job.pid for job in jobs), flush=True)\n"
+        "    zygote.finished(jobs)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 3
+        parent.send_signal(how)
+        parent.wait(timeout=10)
+    until_gone(pids)
