@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from seatrial.raft.ids import GroupId, Index
+from seatrial.raft.ids import GroupId, Index, NodeId, Term
+from seatrial.raft.messages import CONFIGURATION, Configuration, Entry, Snapshot, SnapshotMeta
 
 GROUP = GroupId(7)
 
@@ -235,6 +236,55 @@ def test_entries_of_any_size_and_kind_come_back(kit: Any, reopen: Callable[[], A
         storage.close()
         again = reopen()
         assert kit.log(again.open_group(GROUP)) == saved
+        again.close()
+
+    kit.run(scenario())
+
+
+def test_the_entries_that_changed_the_members_are_known_without_reading_the_log(
+    kit: Any, reopen: Callable[[], Any]
+) -> None:
+    def log(first: int, last: int, term: int, changes: set[int]) -> list[Entry]:
+        return [
+            Entry(entry.term, entry.index, CONFIGURATION if entry.index in changes else entry.kind, entry.data)
+            for entry in kit.entries(first, last, term)
+        ]
+
+    async def scenario() -> None:
+        storage = reopen()
+        group = storage.open_group(GROUP)
+        assert list(group.configuration_indexes()) == []
+        await kit.save(group, log(1, 10, 1, {2, 5, 9}), kit.state(1))
+        assert list(group.configuration_indexes()) == [2, 5, 9]
+        await kit.save(group, log(8, 12, 2, {11}), kit.state(2))
+        assert list(group.configuration_indexes()) == [2, 5, 11], "what replaced entry 9 is none"
+        await kit.save_snapshot(group, kit.snapshot(4))
+        group.compact(Index(4))
+        assert list(group.configuration_indexes()) == [5, 11]
+        storage.close()
+        again = reopen()
+        found = again.open_group(GROUP)
+        assert [index for index in found.configuration_indexes() if index > 4] == [5, 11]
+        assert all(found.entries(index, index, 1)[0].kind == CONFIGURATION for index in found.configuration_indexes())
+        await kit.save(found, snapshot=kit.snapshot(20, term=3))
+        assert list(found.configuration_indexes()) == []
+        again.close()
+
+    kit.run(scenario())
+
+
+def test_a_snapshot_keeps_all_of_a_joint_configuration(kit: Any, reopen: Callable[[], Any]) -> None:
+    one, two, three, four = (NodeId(n) for n in (1, 2, 3, 4))
+    joint = Configuration([two, three], [one, two], [four], [one], auto_leave=True)
+
+    async def scenario() -> None:
+        storage = reopen()
+        group = storage.open_group(GROUP)
+        await kit.save(group, kit.entries(1, 5), kit.state(1))
+        await kit.save_snapshot(group, Snapshot(SnapshotMeta(Index(3), Term(1), joint), b"machine"))
+        storage.close()
+        again = reopen()
+        assert again.open_group(GROUP).snapshot_meta.configuration == joint
         again.close()
 
     kit.run(scenario())

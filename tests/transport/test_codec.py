@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from seatrial.env import Buffer
 from seatrial.raft import messages as raft
 from seatrial.raft.ids import GroupId, NodeId
+from seatrial.raft.membership import encode_configuration
 from seatrial.transport import MalformedFrame
 from seatrial.transport.codec import (
     _DECODERS,
@@ -25,15 +26,28 @@ ME, PEER = NodeId(1), NodeId(2)
 number = st.integers(0, 2**64 - 1)
 small = st.integers(0, 2**63)
 payload = st.binary(max_size=200)
-nodes = st.lists(st.integers(1, 2**64 - 1), max_size=4, unique=True)
-configuration = st.builds(raft.Configuration, nodes, nodes, nodes)
+
+
+@st.composite
+def configurations(draw: Any) -> raft.Configuration:
+    """Any that does not contradict itself, and the one that is not known."""
+    nodes = draw(st.lists(st.integers(1, 2**64 - 1).map(NodeId), max_size=8, unique=True))
+    voters, outgoing_only, learners = nodes[:3], nodes[3:5], nodes[5:]
+    if not draw(st.booleans()):
+        return raft.Configuration(voters, (), [*outgoing_only, *learners])
+    outgoing = [*voters[:1], *outgoing_only]
+    return raft.Configuration(voters, outgoing, learners, outgoing_only[1:], bool(outgoing) and draw(st.booleans()))
+
+
 ends: dict[str, Any] = {"sender": st.just(ME), "to": st.just(PEER), "term": number}
 
 
 @st.composite
 def append_entries(draw: Any) -> raft.AppendEntries:
     previous = draw(small)
-    bodies = draw(st.lists(st.tuples(number, st.integers(0, 255), payload), max_size=6))
+    opaque = st.tuples(number, st.integers(0, 255).filter(lambda kind: kind != raft.CONFIGURATION), payload)
+    change = st.tuples(number, st.just(raft.CONFIGURATION), configurations().map(encode_configuration))
+    bodies = draw(st.lists(opaque | change, max_size=6))
     entries = [raft.Entry(term, previous + i, kind, data) for i, (term, kind, data) in enumerate(bodies, 1)]
     return raft.AppendEntries(ME, PEER, draw(number), previous, draw(number), draw(number), entries)
 
@@ -58,7 +72,7 @@ STRATEGIES: dict[type, Any] = {
     raft.HeartbeatResponse: st.builds(raft.HeartbeatResponse, read_round=number, **ends),
     raft.InstallSnapshot: st.builds(
         raft.InstallSnapshot,
-        meta=st.builds(raft.SnapshotMeta, number, number, configuration),
+        meta=st.builds(raft.SnapshotMeta, number, number, configurations()),
         offset=number,
         total_size=number,
         data=payload,
@@ -171,3 +185,14 @@ def test_payloads_are_handed_on_without_a_copy() -> None:
         buffers: list[Buffer] = []
         encode_message(GroupId(1), message, buffers)
         assert any(buffer is data for buffer in buffers)
+
+
+def test_a_configuration_that_contradicts_itself_is_refused_at_the_gate() -> None:
+    both = raft.Configuration([NodeId(1), NodeId(2)], (), [NodeId(2)])
+    for message in (
+        raft.AppendEntries(ME, PEER, 1, 0, 0, 0, [raft.Entry(1, 1, raft.CONFIGURATION, encode_configuration(both))]),
+        raft.InstallSnapshot(ME, PEER, 1, raft.SnapshotMeta(1, 1, both), 0, 0, b""),  # type: ignore[arg-type]
+    ):
+        kind, body = on_the_wire(1, message)
+        with pytest.raises(MalformedFrame, match="a learner that votes"):
+            decode_messages(kind, memoryview(body), ME, PEER)

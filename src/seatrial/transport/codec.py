@@ -19,8 +19,10 @@ from seatrial.env import Buffer
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.membership import decode_configuration, encode_configuration
 from seatrial.raft.messages import (
+    CONFIGURATION,
     AppendEntries,
     AppendEntriesResponse,
+    Configuration,
     Entry,
     ForwardProposal,
     Heartbeat,
@@ -155,10 +157,20 @@ def _decode_append(body: memoryview, sender: NodeId, to: NodeId) -> Decoded:
     for index, (entry_term, size, kind) in enumerate(headers, previous + 1):
         data = bytes(body[data_at : data_at + size])
         data_at += size
+        if kind == CONFIGURATION:
+            _configuration(data)
         entries.append(Entry(entry_term, Index(index), kind, data))
     if data_at != len(body):
         raise MalformedFrame(f"the entries of an AppendEntries of {len(body)} bytes end at {data_at}")
     return [(group, AppendEntries(sender, to, term, previous, previous_term, commit, entries))]
+
+
+def _configuration(data: bytes) -> Configuration:
+    """Refused here, at the gate: the core may rely on it."""
+    try:
+        return decode_configuration(data)
+    except ValueError as error:
+        raise MalformedFrame(str(error)) from error
 
 
 def _encode_snapshot(group: GroupId, message: InstallSnapshot, into: list[Buffer]) -> int:
@@ -181,10 +193,7 @@ def _decode_snapshot(body: memoryview, sender: NodeId, to: NodeId) -> Decoded:
     data_at = at + configured
     if data_at > len(body):
         raise MalformedFrame(f"a configuration of {configured} bytes in an InstallSnapshot of {len(body)} bytes")
-    try:
-        configuration = decode_configuration(bytes(body[at:data_at]))
-    except ValueError as error:
-        raise MalformedFrame(str(error)) from error
+    configuration = _configuration(bytes(body[at:data_at]))
     meta = SnapshotMeta(Index(index), Term(last_term), configuration)
     data = bytes(body[data_at:])
     return [(group, InstallSnapshot(sender, to, term, meta, offset, total_size, data))]
