@@ -22,7 +22,8 @@ LOG_LINES_SHOWN: Final = 12
 
 
 class Cluster:
-    """The machines of a case.  nodes: by id, spares included; those are not started."""
+    """The machines of a case.  nodes: by slot, spares included; those are not started before
+    somebody wants them."""
 
     def __init__(self, case: Case, *, trace: Trace | None = None, unsafe: frozenset[str] = frozenset()) -> None:
         self.case = case
@@ -32,10 +33,11 @@ class Cluster:
         self.observer.logs = self.logs
         self.nodes: dict[int, ServerHost] = {
             node_id: ServerHost(self.network, case, node_id, self.observer, unsafe)
-            for node_id in range(1, case.nodes + 1)
+            for node_id in range(1, case.nodes + case.spares + 1)
         }
         self.kafka_host: SimHost = self.network.add_host("client-kafka")
         self.kv_host: SimHost = self.network.add_host("client-kv")
+        self.operator: SimHost = self.network.add_host("operator")
 
     def start(self) -> None:
         for server in self.nodes.values():
@@ -55,8 +57,8 @@ class Cluster:
         """Have the observer write down every node's status now."""
         self.observer.sample(
             [
-                (n, server.node if server.host.is_up else None, server.host.incarnation)
-                for n, server in self.nodes.items()
+                (server.node_id, server.node if server.host.is_up else None, server.host.incarnation)
+                for server in self.nodes.values()
             ]
         )
 

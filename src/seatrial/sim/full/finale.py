@@ -11,11 +11,14 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
+from seatrial.machines.metadata import NodeState
+from seatrial.server.broker import role_name
+from seatrial.server.replica import Replica
 from seatrial.sim.case import Case
 from seatrial.sim.full.cluster import Cluster
 from seatrial.sim.full.kafka_load import KafkaLoad
 from seatrial.sim.full.kv_load import KvLoad
-from seatrial.sim.full.observer import sample_of
+from seatrial.sim.full.server_host import ServerHost
 from seatrial.sim.hosts import SimHost
 from seatrial.sim.network import run
 
@@ -25,6 +28,7 @@ POLL_US: Final = 50_000
 RECOVER_US: Final = 30_000_000
 TIMEOUTS: Final = 30  # further time to recover, in election timeouts
 SERVE_S: Final = 20.0
+JOINED: Final = frozenset({NodeState.VOTER, NodeState.JOINING, NodeState.LEARNER})
 
 
 class Finale:
@@ -73,43 +77,75 @@ class Finale:
     # ---- converging ------------------------------------------------------------------------------------------------
 
     def _expected(self) -> list[int]:
-        """Nodes that have no excuse."""
-        return [n for n in self._cluster.nodes if n not in self._cluster.observer.damaged]
+        """Slots of the nodes that have no excuse: members, as far as anybody knows, whose disks nothing damaged."""
+        members = self._members()
+        nodes = self._cluster.nodes
+        return [
+            slot
+            for slot, server in nodes.items()
+            if server.node_id in members and server.node_id not in self._cluster.observer.damaged
+        ]
+
+    def _members(self) -> set[int]:
+        """As the node knows them that has applied most of the metadata; at first, the founders."""
+        brokers = [server.node.broker for server in self._cluster.nodes.values() if server.node is not None]
+        known = [broker for broker in brokers if broker.metadata.nodes]
+        if not known:
+            return set(range(1, self._case.nodes + 1))
+        metadata = max(known, key=lambda broker: broker.metadata_replica.last_applied).metadata
+        return {int(n) for n, node in metadata.nodes.items() if node.state in JOINED}
 
     def _not_converged(self) -> str | None:
         """What is still missing, in words; None when every group has one leader and equal replicas."""
-        expected = self._expected()
-        for n in expected:
-            server = self._cluster.nodes[n]
-            if not server.is_ready:
-                reason = "is down" if server.node is None else f"is not ready: {server.node.is_ready()}"
-                exits = f" (it ended itself: {server.exits[-1][1]})" if server.exits else ""
-                return f"node {n} {reason}{exits}"
-            if server.node is not None and server.node.broker.refused_groups:
-                return f"node {n} refuses {server.node.broker.refused_groups}, and nothing damaged its disk"
+        for slot in self._expected():
+            complaint = self._not_well(self._cluster.nodes[slot])
+            if complaint is not None:
+                return complaint
         groups = self._groups()
         missing = [name for name in ("metadata", "kv", *self._topics()) if name not in groups]
         if missing:
             return f"no replica of {', '.join(missing)} is open"
-        for name, samples in sorted(groups.items()):
-            if sum(sample.role == "leader" for sample in samples.values()) != 1:
-                return f"{name} has no single leader: {_told(samples)}"
-            states = {(s.last_applied, s.commit_index, s.last_index, s.digest) for s in samples.values()}
-            if len(states) != 1:
-                return f"the replicas of {name} differ: {_told(samples)}"
+        for name, replicas in sorted(groups.items()):
+            complaint = self._not_equal(name, replicas)
+            if complaint is not None:
+                return complaint
+        return None
+
+    def _not_well(self, server: ServerHost) -> str | None:
+        node, who = server.node, f"node {server.node_id}"
+        if node is None or not server.host.is_up:
+            return f"{who} is down" + (f" (it ended itself: {server.exits[-1][1]})" if server.exits else "")
+        if not server.is_ready:
+            return f"{who} is not ready: {node.is_ready()}"
+        if node.broker.refused_groups:
+            return f"{who} refuses {node.broker.refused_groups}, and nothing damaged its disk"
+        return None
+
+    def _not_equal(self, name: str, replicas: dict[int, Replica]) -> str | None:
+        """Of the replicas that the group's leader counts among its members."""
+        leaders = [n for n, replica in replicas.items() if replica.node.is_leader]
+        if len(leaders) != 1:
+            return f"{name} has no single leader: {_told(replicas)}"
+        leader = replicas[leaders[0]].node
+        configuration = leader.configuration
+        members = {*configuration.voters, *configuration.voters_outgoing, *configuration.learners}
+        counted = {n: replica for n, replica in replicas.items() if n in members}
+        states = {(r.last_applied, r.node.commit_index, r.node.last_index, r.machine.digest) for r in counted.values()}
+        absent = {self._cluster.nodes[slot].node_id for slot in self._expected()} & members - counted.keys()
+        if len(states) != 1 or absent:
+            lacking = f"; no replica on {sorted(absent)}" if absent else ""
+            return f"the replicas of {name} differ: {_told(counted)}{lacking}"
         return None
 
     def _topics(self) -> list[str]:
         return self._kafka.keys if self._kafka.ready.is_set() else []
 
-    def _groups(self) -> dict[str, dict[int, Any]]:
-        groups: dict[str, dict[int, Any]] = {}
-        for n, server in self._cluster.nodes.items():
-            if server.node is None:
-                continue
-            for replica in server.node.multiraft.replicas.values():
-                status = sample_of(n, replica, self._world.now_us * 1000, server.host.incarnation)
-                groups.setdefault(replica.name, {})[n] = status
+    def _groups(self) -> dict[str, dict[int, Replica]]:
+        groups: dict[str, dict[int, Replica]] = {}
+        for server in self._cluster.nodes.values():
+            if server.node is not None and server.host.is_up:
+                for replica in server.node.multiraft.replicas.values():
+                    groups.setdefault(replica.name, {})[server.node_id] = replica
         return groups
 
     # ---- serving ---------------------------------------------------------------------------------------------------
@@ -151,8 +187,12 @@ class Finale:
             )
 
 
-def _told(samples: dict[int, Any]) -> str:
-    return "; ".join(
-        f"node {n} {s.role} of term {s.term}, applied {s.last_applied}, committed {s.commit_index}, last {s.last_index}"
-        for n, s in sorted(samples.items())
-    )
+def _told(replicas: dict[int, Replica]) -> str:
+    told = []
+    for n, replica in sorted(replicas.items()):
+        node = replica.node
+        told.append(
+            f"node {n} {role_name(replica)} of term {node.term}, applied {replica.last_applied}, "
+            f"committed {node.commit_index}, last {node.last_index}"
+        )
+    return "; ".join(told)

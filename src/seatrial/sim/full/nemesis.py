@@ -12,7 +12,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from seatrial.sim.case import Fault
-from seatrial.sim.full import nemesis_cluster, nemesis_disk, nemesis_network, nemesis_process
+from seatrial.sim.full import (
+    nemesis_cluster,
+    nemesis_disk,
+    nemesis_members,
+    nemesis_network,
+    nemesis_process,
+)
 from seatrial.sim.full.carried import Carried, Carriers
 from seatrial.sim.full.cluster import Cluster
 
@@ -21,6 +27,7 @@ CARRIERS: Final[Carriers] = {
     **nemesis_process.CARRIERS,
     **nemesis_disk.CARRIERS,
     **nemesis_cluster.CARRIERS,
+    **nemesis_members.CARRIERS,
 }
 
 

@@ -21,7 +21,7 @@ from seatrial.transport.filters.table import named
 def _transfer(cluster: Cluster, fault: Fault) -> Carried:
     """Every group that another node leads is asked for."""
     asked: list[str] = []
-    to = NodeId(fault.nodes[0])
+    to = NodeId(cluster.nodes[fault.nodes[0]].node_id)
 
     def ask(node: Node) -> None:
         for _, replica in sorted(node.multiraft.replicas.items()):
@@ -57,8 +57,8 @@ def _filter(cluster: Cluster, fault: Fault) -> Carried:
             fault.mode,
             fault.value,
             cluster.world.stream(f"filter {source}-{target}"),
-            senders=frozenset({source}),
-            receivers=frozenset({target}),
+            senders=frozenset({cluster.nodes[source].node_id}),
+            receivers=frozenset({cluster.nodes[target].node_id}),
         )
         attached.append((source, node, node.transport.filters.attach(described)))
 

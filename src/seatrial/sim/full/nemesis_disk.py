@@ -88,7 +88,7 @@ def _disk_full(cluster: Cluster, fault: Fault) -> Carried:
 
 def _damaged(cluster: Cluster, fault: Fault) -> list[ServerHost]:
     hit = servers(cluster, fault)
-    cluster.observer.damaged.update(fault.nodes)
+    cluster.observer.damaged.update(server.node_id for server in hit)
     return hit
 
 

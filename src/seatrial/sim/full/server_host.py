@@ -36,13 +36,30 @@ RESTART_US: Final = 300_000  # what a supervisor waits before it starts a proces
 RESTART_US_MAX: Final = 2_000_000
 
 
+FOR_GOOD: Final = frozenset({16, 17})  # how a process exits that is no member, or whose disk is not the one it had
+NEXT_LIFE: Final = 20  # added to the id of a node that comes back without its disk: a removed id never does
+
+
 def host_name(node: int) -> str:
     return f"node-{node}"
+
+
+def addresses(node: int) -> dict[str, str]:
+    """Where a node is reached, as its HTTP API names it."""
+    name = host_name(node)
+    return {
+        "raft_addr": f"{name}:{RAFT_PORT}",
+        "kafka_addr": f"{name}:{KAFKA_PORT}",
+        "http_addr": f"{name}:{HTTP_PORT}",
+        "rack": name,
+    }
 
 
 class ServerHost:
     """A machine, its disk and its lives.
 
+    slot: which machine it is, from 1; node_id: what its server calls itself, which is the same until its disk was
+    wiped.  join: None for a founder of the cluster, which every node is that is no spare; else as in `ServerConfig`.
     exits: how each life that ended by itself ended: the time in µs and the reason.  holds: the process stays down while
     there is any.
     """
@@ -54,7 +71,9 @@ class ServerHost:
         chance = world.stream(f"clock {node_id}")
         self.drift_ppm = chance.integer(-case.drift_ppm, case.drift_ppm)
         self.wall_offset_us = chance.integer(-case.wall_offset_us, case.wall_offset_us)
-        self.node_id = node_id
+        self.slot = self.node_id = node_id
+        self.join: tuple[str, ...] | None = None if node_id <= case.nodes else ()
+        self.enabled = node_id <= case.nodes  # a spare is not started before somebody wants it
         self.host: SimHost = network.add_host(
             host_name(node_id), drift_ppm=self.drift_ppm, wall_offset_us=self.wall_offset_us
         )
@@ -77,7 +96,7 @@ class ServerHost:
 
     def start(self) -> None:
         """Switch it on, if nothing holds it down and it is not up."""
-        if self.holds or self.host.is_up:
+        if self.holds or self.host.is_up or not self.enabled:
             return
         self.host.boot()
         self.starts += 1
@@ -101,6 +120,20 @@ class ServerHost:
     def release(self) -> None:
         self.holds = max(0, self.holds - 1)
         self.start()
+
+    def bring_in(self, join: tuple[str, ...]) -> None:
+        """Let a spare begin to join, if it never was: by these URLs, or when somebody else asks."""
+        if not self.enabled:
+            self.enabled, self.join = True, join
+            self.start()
+
+    def lose_disk(self, join: tuple[str, ...]) -> int:
+        """Come back, when it starts, as another node on an empty disk; the id that it had."""
+        self.crash(power=True)
+        self.disk.wipe()
+        lost, self.node_id = self.node_id, self.node_id + NEXT_LIFE
+        self.join = join
+        return lost
 
     def pause(self) -> bool:
         """Stand still until as many `resume`; whether it was running."""
@@ -153,6 +186,8 @@ class ServerHost:
         self._observer.exited(self.node_id, error)
         self._failures += 1
         self.crash(power=False)
+        if error.status in FOR_GOOD:
+            return
         delay_us = min(RESTART_US * self._failures, RESTART_US_MAX)
         self.world.after(delay_us, self._restart, self.host.incarnation)
 
@@ -169,7 +204,7 @@ class ServerHost:
                 self._config(),
                 host.clock,
                 self.world.stream(f"node {self.node_id} life {life}"),
-                self.disk.mount(),
+                self.disk.mount(charge=host.charge),
                 loop,
                 logger=logger,
                 on_fatal=self._exited,
@@ -187,8 +222,9 @@ class ServerHost:
             self._failures = 0
 
     def _config(self) -> ServerConfig:
-        case, name = self._case, host_name(self.node_id)
-        peers = {NodeId(n): f"{host_name(n)}:{RAFT_PORT}" for n in range(1, case.nodes + 1) if n != self.node_id}
+        case, name = self._case, host_name(self.slot)
+        founders = {NodeId(n): f"{host_name(n)}:{RAFT_PORT}" for n in range(1, case.nodes + 1)}
+        peers = {n: address for n, address in founders.items() if n != self.node_id}
         return ServerConfig(
             node_id=NodeId(self.node_id),
             data_dir=self.disk.mount_point,
@@ -197,6 +233,7 @@ class ServerHost:
             kafka_addr=Address(name, KAFKA_PORT),
             http_addr=Address(name, HTTP_PORT),
             advertise_kafka=Address(name, KAFKA_PORT),
+            join=self.join,
             rack=name,
             heartbeat_ms=max(1, case.raft.heartbeat_us // 1000),
             election_timeout_ms=max(5, case.raft.election_timeout_us // 1000),
