@@ -125,15 +125,8 @@ class Node:
             config, self.directory, transport, self.broker, loop, on_fatal=on_fatal, on_removed=self._leave
         )
         self.hooks = self._test_hooks() if config.test_hooks else None
-        factor = config.default_replication_factor
-        settings = BrokerSettings(
-            auto_create_topics=config.auto_create_topics,
-            default_replication_factor=min(factor, len(config.voters)) if config.voters else factor,
-            max_message_bytes=config.max_message_bytes,
-            fetch_from_followers=config.fetch_from_followers,
-        )
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
-        self.listener = KafkaListener(Dispatcher(self.broker, settings), limits, logger, loop)
+        self.listener = KafkaListener(Dispatcher(self.broker, broker_settings(config)), limits, logger, loop)
 
     def _open_storage(self) -> SegmentStorage:
         config = self.config
@@ -309,6 +302,17 @@ class Node:
         from seatrial.server.metrics import metrics_text  # only where somebody scrapes: its import takes 30 ms
 
         return metrics_text(self)
+
+
+def broker_settings(config: ServerConfig) -> BrokerSettings:
+    factor = config.default_replication_factor
+    return BrokerSettings(
+        auto_create_topics=config.auto_create_topics,
+        # A node that joins does not know how many there are: it takes the default as it is.
+        default_replication_factor=min(factor, len(config.voters)) if config.voters else factor,
+        max_message_bytes=config.max_message_bytes,
+        fetch_from_followers=config.fetch_from_followers,
+    )
 
 
 def build_node(
