@@ -4,9 +4,10 @@ A block is some commands, a line `----`, what they print, and an empty line.  A 
 conversation shows as a difference to read.  `SEATRIAL_REWRITE=1 pytest tests/raft/test_interaction.py` writes the files
 anew.
 
-    cluster 3 [log1=1,1,2] [term1=3] [setting=value …]   nodes 1 to 3; settings as in RaftConfig
+    cluster 3 [spares=1] [log1=1,1,2] [term1=3] [setting=value …]   nodes 1 to 3; settings as in RaftConfig
     elect N                                              let it win, without a word
     campaign N · propose N DATA … · forward N DATA · read N CONTEXT … · transfer N TO · unreachable N PEER
+    change N v4 l5 r1 [explicit]   make 4 a voter, 5 a learner, remove 1 · leave N   joint consensus
     time MS                   move the clock; nobody is ticked
     tick N                    tick a node (at its deadline, if that is later than now)
     deliver | drop [from=N] [to=N] [type=T]      what is under way, and what follows from it
@@ -27,7 +28,7 @@ from typing import Any
 import pytest
 from raft_network import Filter, Host, Network
 
-from seatrial.raft import NotLeader, ProposalDropped, Ready
+from seatrial.raft import ADD_LEARNER, ADD_VOTER, REMOVE, ConfigurationChange, ProposalRefused, Ready
 from seatrial.raft.describe import describe_message, describe_ready, describe_status
 from seatrial.raft.ids import NodeId
 from seatrial.raft.messages import Message
@@ -67,7 +68,7 @@ class Script:
             name, *arguments = command.split()
             try:
                 getattr(self, "do_" + name.replace("-", "_"))(*arguments)
-            except (NotLeader, ProposalDropped, ValueError) as error:
+            except (ProposalRefused, ValueError) as error:
                 self.output.append(f"{type(error).__name__}: {error}")
         return self.output or ["ok"]
 
@@ -128,6 +129,17 @@ class Script:
 
     def do_unreachable(self, number: str, peer: str) -> None:
         self.host(number).node.report_unreachable(NodeId(int(peer)))
+        self.host(number).pump()
+
+    def do_change(self, number: str, *words: str) -> None:
+        operations = {"v": ADD_VOTER, "l": ADD_LEARNER, "r": REMOVE}
+        changes = [(operations[word[0]], NodeId(int(word[1:]))) for word in words if word != "explicit"]
+        change = ConfigurationChange(changes, explicit_leave="explicit" in words)
+        self.host(number).node.propose_configuration(change, self.net.now_us)
+        self.host(number).pump()
+
+    def do_leave(self, number: str) -> None:
+        self.host(number).node.leave_joint(self.net.now_us)
         self.host(number).pump()
 
     def do_time(self, ms: str) -> None:

@@ -15,7 +15,7 @@ from seatrial.raft.log import ENTRY_OVERHEAD_BYTES
 from seatrial.raft.membership import members
 from seatrial.raft.messages import Configuration, Entry, Snapshot
 from seatrial.raft.progress import SNAPSHOT, Progress, Window
-from seatrial.raft.quorum import joint_reached
+from seatrial.raft.quorum import joint_reached, majority_reached
 from seatrial.raft.reads import Lease, ReadQueue
 
 _FAREWELL_TIMEOUTS: Final = 4  # election timeouts in which a removed node is told that it was
@@ -128,7 +128,10 @@ class Leadership:
 
     def quorum_match(self) -> int:
         """The highest index that is durable on a quorum."""
-        return joint_reached([p.match_index for p in self.voters], [p.match_index for p in self.outgoing])
+        matched = [p.match_index for p in self.voters]
+        if not self.outgoing:
+            return majority_reached(matched)
+        return joint_reached(matched, [p.match_index for p in self.outgoing])
 
     def quorum_round(self) -> int:
         """The latest heartbeat round that a quorum answered."""

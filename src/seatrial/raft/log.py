@@ -70,7 +70,6 @@ class RaftLog:
         "_saves",
         "_stable",
         "_tail",
-        "_tail_first",
         "commit_index",
         "configuration_changed",
         "configurations",
@@ -81,6 +80,7 @@ class RaftLog:
         "last_term",
         "replaced_term",
         "snapshot_to_save",
+        "tail_first",
         "unsaved_first",
     )
 
@@ -91,8 +91,8 @@ class RaftLog:
         last = max(stable.last_index, snapshot_index)
         self._stable = stable
         self._tail: list[Entry] = []
-        self._tail_first = last + 1
-        self.last_index = last  # always _tail_first + len(_tail) - 1
+        self.tail_first = last + 1
+        self.last_index = last  # always tail_first + len(_tail) - 1
         self._base_term: int = self._stable_term(last, meta)  # of the entry before the tail
         self.last_term: int = self._base_term
         self.unsaved_first = last + 1
@@ -138,7 +138,7 @@ class RaftLog:
 
     def term(self, index: int) -> int | None:
         """Of an entry or of the snapshot's last one; 0 before the first; None where it is compacted or not there."""
-        first = self._tail_first
+        first = self.tail_first
         if index >= first:
             offset = index - first
             return self._tail[offset].term if offset < len(self._tail) else None
@@ -158,7 +158,7 @@ class RaftLog:
     def _read(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         if first > last:
             return []
-        tail_first = self._tail_first
+        tail_first = self.tail_first
         if first >= tail_first:
             return _fitting(self._tail, first - tail_first, last - tail_first + 1, max_bytes)
         stable_last = min(last, tail_first - 1)
@@ -242,15 +242,15 @@ class RaftLog:
     def _replace_from(self, index: int, entries: Sequence[Entry]) -> None:
         assert index > self.commit_index, f"entry {index} is committed (to {self.commit_index}) and cannot be replaced"
         self.replaced_term = self.term(index) or 0
-        if index >= self._tail_first:
-            del self._tail[index - self._tail_first :]
+        if index >= self.tail_first:
+            del self._tail[index - self.tail_first :]
             self._tail.extend(entries)
         else:
             self._base_term = self.term(index - 1) or 0
             self._tail = list(entries)
-            self._tail_first = index
+            self.tail_first = index
         self.last_term = entries[-1].term
-        self.last_index = self._tail_first + len(self._tail) - 1
+        self.last_index = self.tail_first + len(self._tail) - 1
         if self.configurations.truncate_from(index):
             reached("a configuration was rolled back by truncation")
             self.configuration_changed = True
@@ -285,8 +285,8 @@ class RaftLog:
         self.snapshot_to_save = snapshot
         self.installing = meta
         self._tail = []
-        self._tail_first = meta.last_included_index + 1
-        self.unsaved_first = self._tail_first
+        self.tail_first = meta.last_included_index + 1
+        self.unsaved_first = self.tail_first
         self.last_index = meta.last_included_index
         self._base_term = self.last_term = meta.last_included_term
         self._forget_saves_from(1)
@@ -310,7 +310,7 @@ class RaftLog:
         snapshot = self.snapshot_to_save
         if self.unsaved_first > self.last_index and snapshot is None:
             return [], None
-        offset = self.unsaved_first - self._tail_first
+        offset = self.unsaved_first - self.tail_first
         assert offset >= 0, f"entries from {self.unsaved_first} left the tail unsaved"
         entries = self._tail[offset:]
         self.snapshot_to_save = None
@@ -337,17 +337,17 @@ class RaftLog:
         if last <= self.last_applied or self.installing is not None:
             return []
         first = self.last_applied + 1
-        if first == last and first >= self._tail_first:
-            entries = [self._tail[first - self._tail_first]]
+        if first == last and first >= self.tail_first:
+            entries = [self._tail[first - self.tail_first]]
         else:
             entries = self._read(first, last, max_bytes)
         assert entries, f"committed entry {self.last_applied + 1} cannot be read"
         self.last_applied = entries[-1].index
-        surplus = self.last_applied + 1 - self._tail_first
+        surplus = self.last_applied + 1 - self.tail_first
         if surplus > 0:
             self._base_term = entries[-1].term
             del self._tail[:surplus]
-            self._tail_first += surplus
+            self.tail_first += surplus
         return entries
 
 

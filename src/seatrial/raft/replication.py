@@ -51,7 +51,7 @@ def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool
     log = core.log
     prev_index = progress.next_index - 1
     prev_term = log.term(prev_index)
-    if prev_term is None or progress.next_index < log.first_index:
+    if prev_term is None or (progress.next_index < log.tail_first and progress.next_index < log.first_index):
         _begin_snapshot(core, leadership, progress)
         return False
     batch = leadership.batch
