@@ -30,6 +30,9 @@ class Around:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.node, name)
 
+    def take_ready(self) -> Ready | None:
+        return self.ready() if self.has_ready() else None
+
 
 def making(wrap: Callable[[RaftNode], Any], **settings: Any) -> Callable[..., tuple[Any, Any]]:
     def make_core(config: RaftConfig, disk: Any, **arguments: Any) -> tuple[Any, Any]:

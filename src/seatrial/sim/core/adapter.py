@@ -50,9 +50,8 @@ class ConsensusCore(Protocol):
     def next_deadline(self) -> int:
         """When `tick` has something to do."""
 
-    def has_ready(self) -> bool: ...
-
-    def ready(self) -> Ready: ...
+    def take_ready(self) -> Ready | None:
+        """What to do now, each effect once; None where there is nothing."""
 
     def advance(self, ready: Ready, now_us: int) -> None: ...
 

@@ -164,6 +164,11 @@ class Host:
         self.watch.wiped()
         self.configuration = Configuration(())
 
+    def condemn(self) -> None:
+        """Never run again: the run is over, and what is undone now must change nothing."""
+        self.kept_down += 1 << 30
+        self.crash("kept")
+
     def release(self) -> None:
         """One fault fewer keeps it down; without any it starts again."""
         self.kept_down -= 1
@@ -302,8 +307,8 @@ class Host:
     def drive(self) -> None:
         """Carry out every Ready, then have the ledger look."""
         node = self.node
-        while node.has_ready():
-            self._carry_out(node.ready())
+        while (ready := node.take_ready()) is not None:
+            self._carry_out(ready)
             if node is not self.node:
                 return  # it crashed on the way
         self.ledger.stepped(self.watch, self.core)

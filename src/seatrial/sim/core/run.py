@@ -45,7 +45,14 @@ def run_case(
     if violation is not None:
         cluster.say(f"VIOLATION {violation.name}: {violation.message}")
     counts = cluster.recorder.counts
-    cluster.digest.text(f"{cluster.describe()} {sorted(counts.items())} {violation}")
+    # Not the violation's words: they may hold addresses, and paths of this machine.
+    broken = "" if violation is None else f"{violation.name} at {violation.at_us}"
+    cluster.digest.text(f"{cluster.describe()} {sorted(counts.items())} {broken}")
+    reached = marks.taken()
+    if violation is not None:
+        for host in cluster.hosts.values():
+            host.condemn()
+        nemesis.end()
     return Outcome(
         violations=() if violation is None else (violation,),
         digest=cluster.digest.hexdigest(),
@@ -53,7 +60,7 @@ def run_case(
         virtual_us=cluster.world.now_us,
         operations=dict(counts),
         bit=nemesis.bit(),
-        marks=marks.taken(),
+        marks=reached,
     )
 
 
