@@ -242,6 +242,21 @@ def test_a_node_that_was_just_added_gets_a_snapshot_with_its_configuration() -> 
     assert network[4].commands() == network[1].commands()
 
 
+def test_a_learner_that_got_everything_by_a_snapshot_may_vote_though_nothing_is_appended_any_more() -> None:
+    """It once counted as behind until the next entry: in an idle group, for ever."""
+    network = cluster()
+    network.isolate(4)
+    network.propose_change((ADD_LEARNER, 4))
+    network.deliver()
+    network[1].make_snapshot()
+    network.heal()
+    network.advance(300_000)
+    assert network[4].node.status().snapshot_index == network[1].node.last_index
+    network.propose_change((ADD_VOTER, 4))
+    network.deliver()
+    assert network[4].node.committed_configuration == conf([1, 2, 3, 4])
+
+
 def test_a_snapshot_made_in_joint_consensus_lets_its_receiver_lead_out_of_it() -> None:
     """Also of nodes that know the joint configuration from a snapshot alone."""
     network = cluster(spares=2)

@@ -135,6 +135,8 @@ def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> No
             reconfiguring.see_to(core, leadership)
             if core.leadership is not leadership:
                 return
+    elif message.match_index >= core.log.commit_index:
+        progress.caught_up = True  # by a snapshot that left nothing to append: no further acknowledgement will come
     if progress.next_index <= core.log.last_index or progress.commit_sent < core.log.commit_index:
         leadership.dirty = True
 
