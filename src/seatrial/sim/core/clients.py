@@ -8,7 +8,7 @@ draws from its own stream.  Knows nothing of Raft or of faults.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from seatrial.history import History, Op, OpType
 from seatrial.sim.case import Load
@@ -24,30 +24,8 @@ SESSIONLESS: Final = 0.1  # share of writes without a session
 VALUES_A_CLIENT: Final = 10_000_000  # so that every value is written once
 
 
-class Event:
-    """One line of the history, kept small until the end of the run."""
-
-    __slots__ = ("client", "error", "f", "key", "node", "time_us", "type", "value")
-
-    def __init__(
-        self,
-        time_us: int,
-        client: int,
-        type_: OpType,
-        f: str,
-        key: str,
-        value: int | list[int] | None,
-        error: str | None,
-        node: int | None,
-    ) -> None:
-        self.time_us = time_us
-        self.client = client
-        self.type = type_
-        self.f = f
-        self.key = key
-        self.value = value
-        self.error = error
-        self.node = node
+# (time in µs, client, type, f, key, value, error, node): one line of the history, kept small until the end of the run.
+Event: TypeAlias = tuple[int, int, OpType, str, int, int | None, str | None, int | None]
 
 
 class Recorder:
@@ -71,23 +49,22 @@ class Recorder:
     def add(
         self, client: int, type_: OpType, f: str, key: int, value: int | None, error: str | None, node: int | None
     ) -> None:
-        shown = value or None
-        self.events.append(Event(self.world.now_us, client, type_, f, str(key), shown, error, node))
+        self.events.append((self.world.now_us, client, type_, f, key, value or None, error, node))
 
     def history(self) -> History:
         return History(
             Op(
                 index=index,
-                time_ns=event.time_us * 1000,
-                client=event.client,
-                type=event.type,
-                f=event.f,
-                key=event.key,
-                value=event.value,
-                error=event.error,
-                node=event.node,
+                time_ns=time_us * 1000,
+                client=client,
+                type=type_,
+                f=f,
+                key=str(key),
+                value=value,
+                error=error,
+                node=node,
             )
-            for index, event in enumerate(self.events)
+            for index, (time_us, client, type_, f, key, value, error, node) in enumerate(self.events)
         )
 
 

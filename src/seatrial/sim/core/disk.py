@@ -252,7 +252,7 @@ class RecordDisk:
         self.durable.compact(first_kept)
 
     def _enqueue(self, save: Save) -> None:
-        if self.fault in ("write", "full"):
+        if self.fault and self.fault != "sync" and self.fault != "read":
             self._fail("EIO" if self.fault == "write" else "ENOSPC")
             return
         self._queue.append(save)

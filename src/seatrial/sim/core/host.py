@@ -87,6 +87,7 @@ class Host:
         self._digest = digest
         self._record = digest.numbers.append
         self._out = True  # down or paused
+        self._now_us = 0  # on its own clock, when it was last called
         self._random = world.stream(f"node {self.node_id}").random
         self._backlog: list[tuple[Callable[[Any], None], Any]] = []
         self._saving: deque[tuple[Ready, bool]] = deque()  # (Ready, whether it has a save of its own)
@@ -113,7 +114,7 @@ class Host:
         snapshot = disk.read_snapshot()
         if snapshot is not None:
             self._restore(snapshot)
-        now = self.clock.now_us()
+        self._now_us = now = self.clock.now_us()
         self.node, self.core = self._make_core(
             self.config, disk, configuration=self.configuration, random=self._random, now_us=now
         )
@@ -204,8 +205,9 @@ class Host:
         self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
         if self.trace is not None:
             self._say(f"<- {describe(message)}")
+        self._now_us = now = self.clock.now_us()
         try:
-            self.node.step(message, self.clock.now_us())
+            self.node.step(message, now)
             self.drive()
         except ReadFailed:
             return
@@ -223,7 +225,7 @@ class Host:
             self._backlog.append((self._timer_fired, number))
             return
         self._armed_us = None
-        now = self.clock.now_us()
+        self._now_us = now = self.clock.now_us()
         if now >= self.node.next_deadline():
             self._record(self.world.now_us << CODE_BITS | self.node_id)
             self._digest.flush_if_large()
@@ -252,8 +254,9 @@ class Host:
         """Propose here, or pass it on to the leader; its outcome is known when it is applied here."""
         if not self._takes(self.submit, request):
             return
+        self._now_us = now = self.clock.now_us()
         try:
-            self.node.forward(request.data, self.clock.now_us())
+            self.node.forward(request.data, now)
         except ProposalRefused:
             request.answer(request, self, None)
             return
@@ -266,8 +269,9 @@ class Host:
             return
         context = self._next_context
         self._next_context += 1
+        self._now_us = now = self.clock.now_us()
         try:
-            self.node.read_index(context, self.clock.now_us())
+            self.node.read_index(context, now)
         except NotLeader:
             request.answer(request, self, None)
             return
@@ -281,7 +285,8 @@ class Host:
         """
         if not self.up or self.paused:
             return None
-        result = action(self.node, self.clock.now_us())
+        self._now_us = now = self.clock.now_us()
+        result = action(self.node, now)
         self._drive_and_arm()
         return result
 
@@ -308,55 +313,60 @@ class Host:
         """Carry out every Ready, then have the ledger look."""
         node = self.node
         while (ready := node.take_ready()) is not None:
-            self._carry_out(ready)
-            if node is not self.node:
-                return  # it crashed on the way
+            if self.trace is not None and (text := describe_ready(ready)):
+                self._say(text)
+            if ready.messages:
+                self._send(ready.messages)
+            if ready.hard_state is not None or ready.entries or ready.snapshot is not None:
+                self._saving.append((ready, True))
+                if not self._save(ready):
+                    return
+                in_order = True
+            else:
+                in_order = bool(self._saving)
+                if in_order:
+                    self._saving.append((ready, False))
+            if ready.committed and not self._apply(ready.committed):
+                return
+            if ready.reads:
+                self._answer_reads(ready)
+            if not in_order:
+                if ready.messages_after_save and not self._send_after_save(ready):
+                    return
+                node.advance(ready, self._now_us)
+            if ready.role_changed is not None:
+                self._arm()
         self.ledger.stepped(self.watch, self.core)
 
-    def _carry_out(self, ready: Ready) -> None:
-        if self.trace is not None and (text := describe_ready(ready)):
-            self._say(text)
-        if ready.messages:
-            self._send(ready.messages)
-        saves = bool(ready.entries) or ready.hard_state is not None or ready.snapshot is not None
-        in_order = saves or bool(self._saving)
-        if in_order:
-            self._saving.append((ready, saves))
-        if saves:
-            if self.crash_point and self._crash_here("before-save"):
-                return
-            if ready.snapshot is not None:
-                self.watch.saved_index = 0  # what comes next stands behind the snapshot
-            if ready.entries:
-                self.ledger.saved(self.watch, self.core, ready.entries)
-            node = self.node
-            self.disk.save(ready.hard_state, ready.entries, ready.snapshot, self._saved)
-            if node is not self.node or (self.crash_point and self._crash_here("after-save")):
-                return
-        if ready.committed and not self._apply(ready.committed):
-            return
-        if ready.reads:
-            self._answer_reads(ready)
-        if not in_order:
-            self._finish(ready)
-        if ready.role_changed is not None and self.up:
-            self._arm()
+    def _save(self, ready: Ready) -> bool:
+        """False where the node crashed over it."""
+        if self.crash_point and self._crash_here("before-save"):
+            return False
+        watch = self.watch
+        if ready.snapshot is not None:
+            watch.saved_index = 0  # what comes next stands behind the snapshot
+        if ready.entries:
+            self.ledger.saved(watch, self.core, ready.entries)
+        self.disk.save(ready.hard_state, ready.entries, ready.snapshot, self._saved)
+        return self.up and not (self.crash_point and self._crash_here("after-save"))
 
     def _send(self, messages: Sequence[Message]) -> None:
-        links = self.links
-        if self.core.role != LEADER:
-            for message in messages:
-                kind = type(message)
-                if kind in PROMISES:
-                    self.ledger.promised(self.watch, message)
         if self.filters.sending:
             for message in messages:
+                self._check_promise(message)
                 self.filters.send(0, message, self._pass_on)
             return
+        links = self.links
+        leads = self.core.role == LEADER
         for message in messages:
-            link = links.get(message.to)
-            if link is not None:
-                link.send(message)
+            if not leads and type(message) in PROMISES:
+                self.ledger.promised(self.watch, message)
+            if message.to in links:
+                links[message.to].send(message)
+
+    def _check_promise(self, message: Message) -> None:
+        if self.core.role != LEADER and type(message) in PROMISES:
+            self.ledger.promised(self.watch, message)
 
     def _pass_on(self, _: int, message: Message) -> None:
         """A filter let it go on: over the link of whoever it says it is from."""
@@ -373,23 +383,30 @@ class Host:
             self._backlog.append((self._saved, None))
             return
         self._record(self.world.now_us << CODE_BITS | self.node_id << 16)
-        self._finish(saving.popleft()[0])
-        while saving and not saving[0][1]:
-            self._finish(saving.popleft()[0])
+        self._now_us = self.clock.now_us()
         try:
+            self._finish(saving.popleft()[0])
+            while saving and not saving[0][1]:
+                self._finish(saving.popleft()[0])
             if self.up:
                 self.drive()
         except ReadFailed:
             return
 
     def _finish(self, ready: Ready) -> None:
-        if ready.messages_after_save:
-            if self.crash_point and self._crash_here("before-send"):
-                return
-            self._send(ready.messages_after_save)
+        """It is durable, and so is everything before it."""
+        if ready.messages_after_save and not self._send_after_save(ready):
+            return
         if ready.snapshot is not None:
             self._restore(ready.snapshot)
-        self.node.advance(ready, self.clock.now_us())
+        self.node.advance(ready, self._now_us)
+
+    def _send_after_save(self, ready: Ready) -> bool:
+        """False where the node crashed before."""
+        if self.crash_point and self._crash_here("before-send"):
+            return False
+        self._send(ready.messages_after_save)
+        return True
 
     def _apply(self, committed: Sequence[Entry]) -> bool:
         """False where the node crashed over it."""

@@ -25,7 +25,6 @@ from seatrial.raft.messages import (
     RequestVoteResponse,
     Snapshot,
 )
-from seatrial.raft.quorum import WON, vote_outcome
 from seatrial.raft.roles import LEADER
 from seatrial.sim.case import Violation
 from seatrial.sim.core.disk import RecordDisk
@@ -225,12 +224,22 @@ class Ledger:
             self.chains.append(-1)
 
     def _is_on_quorum(self, configuration: Configuration, index: int, term: int | None) -> bool:
-        votes: Any = {node_id: self._holds(watch, index, term) for node_id, watch in self.watches.items()}
-        return vote_outcome(configuration, votes) == WON
+        return self._is_on_majority(configuration.voters, index, term) and (
+            not configuration.voters_outgoing or self._is_on_majority(configuration.voters_outgoing, index, term)
+        )
+
+    def _is_on_majority(self, voters: Sequence[int], index: int, term: int | None) -> bool:
+        holders = 0
+        for node_id in voters:
+            watch = self.watches.get(node_id)
+            if watch is not None and self._holds(watch, index, term):
+                holders += 1
+        return 2 * holders > len(voters)
 
     def _holds(self, watch: Watch, index: int, term: int | None) -> bool:
         durable = watch.disk.durable
-        if durable.term(index) == term:
+        at = index - durable.first
+        if 0 <= at < len(durable.entries) and durable.entries[at].term == term:
             return True
         snapshot = durable.snapshot
         return snapshot is not None and snapshot.meta.last_included_index >= index
@@ -286,13 +295,16 @@ class Ledger:
 
     def _check_acknowledgement(self, watch: Watch, message: AppendEntriesResponse) -> None:
         durable = watch.disk.durable
-        snapshot = durable.snapshot
-        covered = 0 if snapshot is None else snapshot.meta.last_included_index
-        if message.match_index > max(durable.last_index(), covered) or message.term > durable.hard_state.term:
+        last = durable.first + len(durable.entries) - 1
+        if message.match_index <= last and message.term <= durable.hard_state.term:
+            return
+        if durable.snapshot is not None:
+            last = max(last, durable.snapshot.meta.last_included_index)
+        if message.match_index > last or message.term > durable.hard_state.term:
             raise self.broken(
                 "promise-not-durable",
                 f"node {watch.node_id} acknowledges entry {message.match_index} in term {message.term}; durable are "
-                f"entry {max(durable.last_index(), covered)} and term {durable.hard_state.term}",
+                f"entry {last} and term {durable.hard_state.term}",
             )
 
     def _check_vote(self, watch: Watch, term: int, candidate: int) -> None:
