@@ -304,6 +304,78 @@ def single_change(seed: int, level: Level) -> Case:
     )
 
 
+def power_cuts(seed: int, level: Level) -> Case:
+    """The power fails, for one machine or for all of them, again and again, under load; some syncs fail before."""
+    rng = Rng(seed).child("power cuts")
+    faults: list[Fault] = []
+    at_us = rng.integer(200_000, 600_000)
+    while at_us < 2_800_000:
+        way = rng.random()
+        nodes = (1, 2, 3) if way < 0.45 else (rng.integer(1, 3),)
+        if way > 0.8:
+            faults.append(Fault(at_us=at_us, kind="io-error", duration_us=60_000, nodes=nodes, mode="sync"))
+            at_us += 100_000
+        elif way > 0.65:
+            faults.append(_kill(at_us, 30_000, nodes[0]))
+            at_us += rng.integer(31_000, 60_000)
+        faults.append(Fault(at_us=at_us, kind="crash", duration_us=60_000, nodes=nodes, mode="power"))
+        at_us += rng.integer(300_000, 600_000)
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=3_000_000,
+        network=Network(delay_us=(100, 500), tail=0.0),
+        disk=Disk(sync_us=(500, rng.choice((1_000, 8_000))), unsynced=rng.choice(("lost", "some"))),
+        raft=Raft(
+            election_timeout_us=120_000, heartbeat_us=25_000, snapshot_entries=rng.integer(10, 60), keep_entries=5
+        ),
+        load=Load(clients=4, rate=40, reads=0.2, keys=3, kafka_rate=60, partitions=1),
+        faults=tuple(faults),
+    )
+
+
+def hand_overs(seed: int, level: Level) -> Case:
+    """Leaders are cut off, killed, paused, told to hand over, again and again, under load; snapshots are frequent."""
+    rng = Rng(seed).child("hand-overs")
+    faults: list[Fault] = []
+    at_us = rng.integer(300_000, 700_000)
+    while at_us < 3_600_000:
+        node = rng.integer(1, 3)
+        lasting_us = rng.integer(100_000, 900_000)
+        way = rng.choice(("cut", "cut", "one-way", "kill", "pause", "transfer"))
+        if way == "cut":
+            faults.append(_isolate(at_us, lasting_us, node, 3))
+        elif way == "one-way":
+            into = tuple((other, node) for other in (1, 2, 3) if other != node)
+            faults.append(Fault(at_us=at_us, kind="cut", duration_us=lasting_us, links=into, mode="one-way"))
+        elif way == "kill":
+            lasting_us //= 4
+            faults.append(_kill(at_us, lasting_us, node))
+        elif way == "pause":
+            faults.append(Fault(at_us=at_us, kind="pause", duration_us=lasting_us, nodes=(node,)))
+        else:
+            lasting_us = 50_000
+            faults.append(Fault(at_us=at_us, kind="transfer", nodes=(node,)))
+        at_us += lasting_us + rng.integer(50_000, 400_000)
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=4_000_000,
+        network=Network(delay_us=(200, rng.choice((800, 5_000))), tail=0.02, split=0.3),
+        raft=Raft(
+            election_timeout_us=150_000,
+            heartbeat_us=30_000,
+            check_quorum=rng.chance(0.5),
+            snapshot_entries=rng.integer(5, 30),
+            keep_entries=2,
+        ),
+        load=Load(clients=4, rate=60, reads=rng.choice((0.2, 0.5)), keys=2, kafka_rate=60, partitions=1),
+        faults=tuple(faults),
+    )
+
+
 FAMILIES: Final[Mapping[str, Family]] = {
     "swarm": Family(meaning="The simulator's own cases.", draw=draw_case),
     "rival-leaders": Family(
@@ -320,6 +392,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "split-changes": Family(
         meaning="members change at a leader that is cut off while the others elect their own.", draw=split_changes
+    ),
+    "power-cuts": Family(
+        meaning="machines lose their power again and again, one or all of them, and some syncs fail.", draw=power_cuts
+    ),
+    "hand-overs": Family(
+        meaning="leaders are cut off, killed, paused or hand over again and again; snapshots are frequent.",
+        draw=hand_overs,
     ),
     "single-change": Family(
         meaning="two leaders change one member each, as in the bug of single-server changes of 2015.",

@@ -23,6 +23,7 @@ MACHINE_MUTANTS: Final = (
         before="if command.expected_version not in (ANY_VERSION, version):",
         after="if command.expected_version not in (ANY_VERSION, version) and current is None:",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="retry-applied-twice",
@@ -32,6 +33,7 @@ MACHINE_MUTANTS: Final = (
         before="known = self._sessions.find(command.session)",
         after="known = None",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="sessions-not-in-snapshot",
@@ -41,6 +43,7 @@ MACHINE_MUTANTS: Final = (
         before="parts.append(self._sessions.pack())",
         after="parts.append(SessionTable().pack())",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="no-op-takes-an-offset",
@@ -50,6 +53,7 @@ MACHINE_MUTANTS: Final = (
         before="        if entry.kind != COMMAND:\n            return None\n",
         after="        if entry.kind != COMMAND:\n            self._next_offset += 1\n            return None\n",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="refused-batch-shown",
@@ -59,6 +63,7 @@ MACHINE_MUTANTS: Final = (
         before="if entry.kind != COMMAND or entry.index in self._refused:",
         after="if entry.kind != COMMAND:",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="duplicate-accepted",
@@ -68,6 +73,7 @@ MACHINE_MUTANTS: Final = (
         before="return AppendError.NONE, batch.base_offset",
         after="return AppendError.NONE, -1",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="producers-forgotten-by-new-leader",
@@ -77,6 +83,7 @@ MACHINE_MUTANTS: Final = (
         before="            self._epochs.append(entry.term)\n",
         after="            self._epochs.append(entry.term)\n            self._producers = ProducerTable()\n",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="producers-not-in-snapshot",
@@ -86,6 +93,7 @@ MACHINE_MUTANTS: Final = (
         before="for c in columns), self._producers.pack()))",
         after="for c in columns), ProducerTable().pack()))",
         level="full",
+        cases="hand-overs",
     ),
 )
 
@@ -98,6 +106,7 @@ KAFKA_MUTANTS: Final = (
         before="results.append(PartitionResult(index, ErrorCode.REQUEST_TIMED_OUT))",
         after="results.append(PartitionResult(index, ErrorCode.NONE))",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="latest-offset-too-low",
@@ -107,6 +116,7 @@ KAFKA_MUTANTS: Final = (
         before="if timestamp != EARLIEST and found.is_leader and not found.is_established:",
         after="if timestamp != EARLIEST and not found.is_leader:",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="base-offset-not-patched",
@@ -116,6 +126,7 @@ KAFKA_MUTANTS: Final = (
         before="return HEAD.pack(base_offset, batch_length, leader_epoch), batch[HEAD.size :]",
         after="return bytes(batch[: HEAD.size]), batch[HEAD.size :]",
         level="full",
+        cases="hand-overs",
     ),
 )
 
@@ -128,6 +139,7 @@ SERVER_MUTANTS: Final = (
         before="            self.host.send(self.group, ready.messages)\n",
         after="            self.host.send(self.group, ready.messages + ready.messages_after_save)\n",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="another-entry-answers",
@@ -137,6 +149,7 @@ SERVER_MUTANTS: Final = (
         before="            if waiter.term < entry.term:",
         after="            if waiter.term < 0:",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="unknown-told-as-failed",
@@ -146,6 +159,7 @@ SERVER_MUTANTS: Final = (
         before='fail(waiter.future, OutcomeUnknown(f"lost the lead',
         after='fail(waiter.future, ProposalLost(f"lost the lead',
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="snapshot-loses-last-entry",
@@ -155,6 +169,7 @@ SERVER_MUTANTS: Final = (
         before="meta = SnapshotMeta(self.last_applied, self.applied_term, ",
         after="meta = SnapshotMeta(Index(self.last_applied + 1), self.applied_term, ",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="compaction-of-unapplied",
@@ -164,6 +179,7 @@ SERVER_MUTANTS: Final = (
         before="meta = SnapshotMeta(self.last_applied, self.applied_term, ",
         after="meta = SnapshotMeta(self.node.last_index, self.applied_term, ",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="snapshot-not-restored",
@@ -173,6 +189,7 @@ SERVER_MUTANTS: Final = (
         before="    def _install(self, snapshot: Snapshot) -> None:\n        self.machine.restore(snapshot.data)\n",
         after="    def _install(self, snapshot: Snapshot) -> None:\n",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="leader-reads-its-own-state",
@@ -182,6 +199,7 @@ SERVER_MUTANTS: Final = (
         before='if consistency == "stale" or self._unsafe_stale_reads:',
         after='if consistency == "stale" or self._replica.node.is_leader:',
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="write-repeated-without-session",
@@ -191,6 +209,7 @@ SERVER_MUTANTS: Final = (
         before="patience = min(SESSION_RESEND_S, left) if repeatable else left",
         after="patience = min(SESSION_RESEND_S, left)",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="forwarded-twice",
@@ -199,7 +218,7 @@ SERVER_MUTANTS: Final = (
         module="seatrial.raft.proposing",
         before="        propose(core, message.data)\n    except",
         after="        propose(core, message.data)\n        propose(core, message.data)\n    except",
-        level="full",
+        level="core",
     ),
     Mutant(
         name="request-ids-repeat",
@@ -209,6 +228,7 @@ SERVER_MUTANTS: Final = (
         before="return self._rng.bytes(16)",
         after="return bytes(16)",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="unknown-groups-deleted",
@@ -218,6 +238,7 @@ SERVER_MUTANTS: Final = (
         before="        config = self.config\n        commands = (",
         after="        config = self.config\n        self._remove_deleted_groups()\n        commands = (",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="quiet-leader-never-doubted",

@@ -25,6 +25,7 @@ STORAGE_MUTANTS: Final = (
         before="        self.segment.sync()\n",
         after="",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="small-saves-not-synced",
@@ -34,6 +35,7 @@ STORAGE_MUTANTS: Final = (
         before="            if not self._settings.synced:\n                self._loop.call_soon",
         after="            if inline:\n                self._loop.call_soon",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="failed-sync-ignored",
@@ -51,6 +53,7 @@ STORAGE_MUTANTS: Final = (
             result = None
 """,
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="directory-not-synced",
@@ -60,6 +63,7 @@ STORAGE_MUTANTS: Final = (
         before="        if self.segment.is_new:\n            self.settings.files.sync_directory(self.directory)\n",
         after="        if self.segment.is_new:\n",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="vote-not-on-disk",
@@ -69,6 +73,7 @@ STORAGE_MUTANTS: Final = (
         before="self.hard_state.voted_for or 0,",
         after="0,",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="torn-frame-accepted",
@@ -78,6 +83,7 @@ STORAGE_MUTANTS: Final = (
         before="if extend(extend(self._seed, header[4:]), data) != crc:",
         after="if kind == BATCH_KIND and extend(extend(self._seed, header[4:]), data) != crc:",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="recovery-without-settling",
@@ -87,6 +93,7 @@ STORAGE_MUTANTS: Final = (
         before="                    at += len(part)\n                file.sync()",
         after="                    at += len(part)",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="reset-not-recorded",
@@ -96,6 +103,7 @@ STORAGE_MUTANTS: Final = (
         before="        self._next_index = last + 1\n        self._resets = True",
         after="        self._next_index = last + 1",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="watermark-ahead",
@@ -105,6 +113,7 @@ STORAGE_MUTANTS: Final = (
         before="place = Place(self.segment.sequence, self.end)",
         after="place = Place(self.segment.sequence, self.end + 1)",
         level="full",
+        cases="power-cuts",
     ),
     Mutant(
         name="snapshot-renamed-before-sync",
@@ -114,15 +123,7 @@ STORAGE_MUTANTS: Final = (
         before="        file.sync()\n",
         after="",
         level="full",
-    ),
-    Mutant(
-        name="removed-too-early",
-        summary="Segments whose entries are still needed are removed when a later one is written.",
-        source="Raft §7: only what a snapshot covers may be discarded",
-        module=_GROUP,
-        before="limit = min(keep, self._written.sequence)",
-        after="limit = max(keep, self._written.sequence)",
-        level="full",
+        cases="power-cuts",
     ),
 )
 
@@ -135,6 +136,7 @@ TRANSPORT_MUTANTS: Final = (
         before="            self._start, self._end = 0, left",
         after="            self._start, self._end = 0, 0",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="entry-indexes-shifted",
@@ -144,6 +146,7 @@ TRANSPORT_MUTANTS: Final = (
         before="enumerate(headers, previous + 1)",
         after="enumerate(headers, previous)",
         level="full",
+        cases="hand-overs",
     ),
     Mutant(
         name="dead-connection-kept",
@@ -171,5 +174,6 @@ TRANSPORT_MUTANTS: Final = (
         before="        transport.write(self._hello.packed())\n        self.flush()",
         after="        self.flush()",
         level="full",
+        cases="hand-overs",
     ),
 )
