@@ -341,3 +341,29 @@ def test_partitions_that_move_at_random_under_load_lose_and_double_nothing(run: 
         assert all(isinstance(p.machine, PartitionLog) for p in cluster.nodes[members[0]].broker.partitions())
 
     run(scenario)
+
+
+def test_a_node_that_was_away_while_its_leader_joined_is_told_by_others_who_that_is(run: Callable[..., None]) -> None:
+    """It refused the new leader as a stranger, and nobody else could tell it: it stayed behind for ever."""
+
+    async def scenario(cluster: NodeCluster) -> None:
+        await cluster.stop(3)
+        await cluster.start(4, join=(1,))
+        await cluster.ready()
+        await cluster.until(lambda: cluster.state(1, 4) == "voter", cluster.readiness)
+
+        def handed_over(group: str) -> bool:
+            leader = cluster.leader(group)
+            if leader not in (None, 4):
+                replica = cluster.nodes[leader].replica_named(group)  # type: ignore[index]
+                assert replica is not None
+                replica.transfer_leadership(NodeId(4))
+            return leader == 4
+
+        for group in ("metadata", "kv"):
+            await cluster.until(lambda group=group: handed_over(group), cluster.readiness)
+        await cluster.start(3)
+        await cluster.ready()
+        assert cluster.nodes[3].broker.metadata_replica.node.leader == 4
+
+    run(scenario)

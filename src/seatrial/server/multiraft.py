@@ -55,6 +55,7 @@ class MultiRaft:
         self.storage = storage
         self.transport = transport
         self.replicas: dict[GroupId, Replica] = {}
+        self.listeners: dict[GroupId, Callable[[Message], None]] = {}  # of ids that are no Raft groups
         self._early: dict[GroupId, list[Message]] = {}
         self.now_us = clock.now_us
         self.send: Callable[[GroupId, Sequence[Message]], None] = transport.send
@@ -167,6 +168,8 @@ class MultiRaft:
         if replica is None:
             if group == HOST_GROUP:
                 self._receive_from_host(message)
+            elif group in self.listeners:
+                self.listeners[group](message)
             else:
                 self._keep_early(group, message)
             return

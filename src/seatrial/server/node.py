@@ -20,6 +20,7 @@ from seatrial.server.config import ServerConfig
 from seatrial.server.directory import start_directory
 from seatrial.server.disk_latency import TimedFiles
 from seatrial.server.errors import Removed, StartError
+from seatrial.server.introductions import INTRODUCTIONS, Introductions
 from seatrial.server.joining import join
 from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
@@ -94,6 +95,7 @@ class Node:
             report=lambda text: logger.warning("transport", message=text),
             directory=self.directory.number,
             on_rejected=lambda peer, rejected: self.standing.rejected(peer, rejected),
+            on_stranger=lambda node: self.introductions.stranger(node),
         )
         self.transport = transport
         raft = RaftConfig(
@@ -124,6 +126,10 @@ class Node:
         self.standing = Standing(
             config, self.directory, transport, self.broker, loop, on_fatal=on_fatal, on_removed=self._leave
         )
+        self.introductions = Introductions(
+            config.node_id, transport, self.broker.metadata, clock.now_us, self.standing.add_peer
+        )
+        self.multiraft.listeners[INTRODUCTIONS] = self.introductions.receive
         self.hooks = self._test_hooks() if config.test_hooks else None
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         self.listener = KafkaListener(Dispatcher(self.broker, broker_settings(config)), limits, logger, loop)
@@ -288,10 +294,9 @@ class Node:
         return None if replica is None else replica.group
 
     def is_ready(self) -> str | None:
-        if self.standing.removed is not None:
-            return f"this node is no member any more: {self.standing.removed}"
-        if self.directory.joined and not self.standing.is_member():
-            return "this node has not joined yet"
+        outside = self.standing.why_outside()
+        if outside is not None:
+            return outside
         if self.broker.metadata_replica.node.leader is None:
             return "the metadata group has no leader yet"
         if not self.broker.registered.is_set():

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from seatrial.machines.metadata import NodeState
 from seatrial.marks import reached
 from seatrial.raft.ids import NodeId
 from seatrial.server.broker import Broker
@@ -53,10 +54,21 @@ class Standing:
         """As far as it knows: some leader has told it that it takes part."""
         return takes_part(self._broker.metadata_replica.node.configuration, self._config.node_id)
 
-    def add_peer(self, peer: NodeId, address: str) -> None:
+    def why_outside(self) -> str | None:
+        """Why it serves nobody; None for a member."""
+        if self.removed is not None:
+            return f"this node is no member any more: {self.removed}"
+        if self.is_member():
+            return None
+        known = self._broker.metadata.nodes.get(self._config.node_id)
+        if known is not None and known.state == NodeState.LEAVING:
+            return "this node has left, and waits to be forgotten"
+        return "this node has not joined yet"
+
+    def add_peer(self, peer: NodeId, address: str, directory: int = 0) -> None:
         """Who is named in --peers is dialled there: the address may lead through something that is this node's own."""
         if self.removed is None:
-            self._transport.add_peer(peer, self._config.peers.get(peer, address))
+            self._transport.add_peer(peer, self._config.peers.get(peer, address), directory=directory)
 
     def nodes_changed(self) -> None:
         """Dial new members, hang up on removed ones; to be called when the metadata has changed."""

@@ -24,7 +24,7 @@ from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import InstallSnapshot, Message
 from seatrial.transport.base import PeerStatus
 from seatrial.transport.codec import Decoded
-from seatrial.transport.handshake import CLUSTER_ID_BYTES_MAX, Hello, Purpose, Rejected, check_hello, differs
+from seatrial.transport.handshake import CLUSTER_ID_BYTES_MAX, Hello, Purpose, Refusal, Rejected, check_hello, differs
 from seatrial.transport.incoming import IncomingConnection
 from seatrial.transport.link import Limits, PeerLink
 from seatrial.transport.receiver import OversizedFrame
@@ -68,7 +68,8 @@ class FramedTransport:
 
     `listen` is "host:port" (port 0: any; see `address`) or a listening socket; `peers` maps ids to "host:port".
     `directory`: the number of this node's data directory, by which its peers know it again.  `report` gets each
-    sentence that an operator should read, `on_rejected` each peer's refusal to talk to this node.
+    sentence that an operator should read, `on_rejected` each peer's refusal to talk to this node, `on_stranger` each
+    node of this cluster that called, is not known and was refused.
     Raises ValueError for an address that is none, or a cluster id that is too long; `start` raises OSError where it
     cannot listen.
     """
@@ -89,6 +90,7 @@ class FramedTransport:
         report: Callable[[str], None] = lambda sentence: None,
         directory: int = 0,
         on_rejected: Callable[[NodeId, Rejected], None] = lambda peer, rejected: None,
+        on_stranger: Callable[[NodeId], None] = lambda node: None,
     ) -> None:
         if len(cluster_id.encode()) > CLUSTER_ID_BYTES_MAX:
             raise ValueError(f"the cluster id {cluster_id!r} is longer than {CLUSTER_ID_BYTES_MAX} bytes")
@@ -106,7 +108,7 @@ class FramedTransport:
         )
         self._filters: FilterSet | None = None
         self.refusals: Counter[str] = Counter()  # connections ended by this side: "rejected", "oversized", "malformed"
-        self._directory, self._on_rejected = directory, on_rejected
+        self._directory, self._on_rejected, self._on_stranger = directory, on_rejected, on_stranger
         self._directories: dict[NodeId, int] = {}  # of peers, as far as they are known
         self._removed: set[NodeId] = set()
         self._peers: dict[NodeId, Peer] = {}
@@ -334,6 +336,8 @@ class FramedTransport:
         else:
             reason = "oversized" if isinstance(error, OversizedFrame) else "malformed"
         self.refusals[reason] += 1
+        if isinstance(error, Rejected) and error.refusal is Refusal.STRANGER and error.sender is not None:
+            self._on_stranger(error.sender)
         self._report(f"a connection from {connection.address} is refused: {error}")
 
     def closed(self, connection: IncomingConnection) -> None:

@@ -38,6 +38,7 @@ class Refusal(IntEnum):
     OTHER = 0
     REMOVED = 1  # the caller's node id was removed from the cluster
     DIRECTORY = 2  # the caller was known by another data directory
+    STRANGER = 3  # the caller is not known here, or not yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +57,15 @@ class Hello:
 
 
 class Rejected(Exception):
-    """The other side is not one to talk to; the text and the kind of refusal are sent to it."""
+    """The other side is not one to talk to; the text and the kind of refusal are sent to it.
 
-    def __init__(self, message: str, refusal: Refusal = Refusal.OTHER) -> None:
+    `sender`: who it says it is, where that is known.
+    """
+
+    def __init__(self, message: str, refusal: Refusal = Refusal.OTHER, sender: NodeId | None = None) -> None:
         super().__init__(message)
         self.refusal = refusal
+        self.sender = sender
 
 
 def check_hello(
@@ -92,7 +97,7 @@ def check_hello(
     if sender in removed:
         raise Rejected(f"node {sender} was removed from cluster {cluster_id!r}", Refusal.REMOVED)
     if sender not in known:
-        raise Rejected(f"node {sender} is not known to node {node_id}")
+        raise Rejected(f"node {sender} is not known to node {node_id}", Refusal.STRANGER, NodeId(sender))
     if differs(directory, (directories or {}).get(sender, 0)):
         raise Rejected(f"node {sender} is known by another data directory", Refusal.DIRECTORY)
     return Hello(sender=NodeId(sender), to=NodeId(to), cluster_id=theirs, purpose=purpose, directory=directory)
