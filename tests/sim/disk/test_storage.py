@@ -10,7 +10,8 @@ import pytest
 from seatrial.env import Rng
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import Entry, HardState
-from seatrial.server.node import next_incarnation
+from seatrial.server.directory import start_directory
+from seatrial.sim.clocks import HostClock
 from seatrial.storage import DamagedLog, StorageError, StorageFailed
 from seatrial.storage.snapshots import write_snapshot
 
@@ -358,7 +359,8 @@ def test_starts_are_counted_across_power_cuts(bench: MakeBench) -> None:
     made = bench(unsynced="lost")
     counted = []
     for _ in range(3):
-        counted.append(next_incarnation(made.disk.mount(), "data"))
+        directory = start_directory(made.disk.mount(), "data", Rng(1), HostClock(made.world), joins=False)
+        counted.append(directory.incarnation)
         made.disk.crash(power=True)
     assert counted == [1, 2, 3]
 

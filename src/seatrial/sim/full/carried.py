@@ -21,10 +21,14 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """bit: whether there is evidence that it did something.  end: undo it."""
+    """bit: whether there is evidence that it did something.  end: undo it.
+
+    late: what it does goes on after its end, so evidence is asked for when the run is over.
+    """
 
     bit: Callable[[], bool]
     end: Callable[[], None] = nothing
+    late: bool = False
 
 
 Carrier: TypeAlias = Callable[[Cluster, Fault], Carried]

@@ -25,7 +25,7 @@ from seatrial.sim.network import run
 FLUSH_US: Final = 4_500_000  # for operations in flight: more than any client's own time limit
 POWER_OFF_US: Final = 20_000
 POLL_US: Final = 50_000
-RECOVER_US: Final = 30_000_000
+RECOVER_US: Final = 15_000_000
 TIMEOUTS: Final = 30  # further time to recover, in election timeouts
 SERVE_S: Final = 20.0
 JOINED: Final = frozenset({NodeState.VOTER, NodeState.JOINING, NodeState.LEARNER})
@@ -51,7 +51,8 @@ class Finale:
         while (missing := self._not_converged()) is not None:
             if self._world.now_us >= deadline_us:
                 self._cluster.observer.report("liveness", f"healed, and not recovered in time: {missing}")
-                break
+                self._cluster.sample()
+                return
             run(self._world, self._world.now_us + POLL_US)
         self._serve()
         self._cluster.sample()

@@ -72,9 +72,10 @@ class Nemesis:
         if under_way.over:
             return
         under_way.over = True
-        self._under_way.remove(under_way)
-        self._bit[under_way.fault.kind] += under_way.carried.bit()
         under_way.carried.end()
+        if not under_way.carried.late:
+            self._under_way.remove(under_way)
+            self._bit[under_way.fault.kind] += under_way.carried.bit()
 
     def heal(self) -> None:
         """End what lasts, and whatever else faults may have left behind; damage stays."""

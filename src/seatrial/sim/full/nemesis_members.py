@@ -22,7 +22,7 @@ from seatrial.sim.case import Fault
 from seatrial.sim.full.carried import Carried, Carriers
 from seatrial.sim.full.cluster import Cluster
 from seatrial.sim.full.http import LeanHttp
-from seatrial.sim.full.server_host import HTTP_PORT, addresses, host_name
+from seatrial.sim.full.server_host import HTTP_PORT, host_name
 
 ASK_AGAIN_S: Final = 0.25
 GIVE_UP_S: Final = 5.0  # for what has no duration
@@ -57,7 +57,7 @@ class Request:
         await http.aclose()
 
     async def _agreed(self, http: LeanHttp, method: str, path: str, body: Mapping[str, Any] | None) -> bool:
-        node = self._chance.choice(sorted(self._cluster.nodes))
+        node = self._chance.choice([slot for slot, server in self._cluster.nodes.items() if server.enabled])
         content = b"" if body is None else msgspec.json.encode(body)
         url = f"http://{host_name(node)}:{HTTP_PORT}{path}"
         headers = {"content-type": "application/json"}
@@ -94,7 +94,7 @@ def _membership(cluster: Cluster, fault: Fault) -> Carried:
 def _parts(cluster: Cluster, mode: str, leaves: int, comes: int) -> list[Ask]:
     """What is asked for, in order; nodes are called what their servers call themselves now."""
     old, new = cluster.nodes[leaves].node_id, cluster.nodes[comes].node_id
-    where = {"node_id": new, **addresses(comes)}
+    where = {"node_id": new, **cluster.nodes[comes].addresses()}
     match mode:
         case "add-learner":
             return [("POST", "/api/v1/members", {**where, "learner": True})]
@@ -121,7 +121,7 @@ def _wipe(cluster: Cluster, fault: Fault) -> Carried:
         server.hold()
         lost = server.lose_disk(())
         cluster.observer.damaged.update((lost, server.node_id))
-        where = {"node_id": server.node_id, **addresses(slot)}
+        where = {"node_id": server.node_id, **server.addresses()}
         replace: Ask = ("POST", f"/api/v1/members/{lost}/replace", where)
         request = Request(cluster, lambda replace=replace: [replace])  # type: ignore[misc]
         request.begin(WIPE_GIVE_UP_S)
@@ -131,7 +131,7 @@ def _wipe(cluster: Cluster, fault: Fault) -> Carried:
         for slot in fault.nodes:
             cluster.nodes[slot].release()
 
-    return Carried(bit=lambda: any(request.agreed for request in requests), end=end)
+    return Carried(bit=lambda: any(request.agreed for request in requests), end=end, late=True)
 
 
 CARRIERS: Final[Carriers] = {"membership": _membership, "wipe": _wipe}

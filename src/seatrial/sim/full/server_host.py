@@ -44,17 +44,6 @@ def host_name(node: int) -> str:
     return f"node-{node}"
 
 
-def addresses(node: int) -> dict[str, str]:
-    """Where a node is reached, as its HTTP API names it."""
-    name = host_name(node)
-    return {
-        "raft_addr": f"{name}:{RAFT_PORT}",
-        "kafka_addr": f"{name}:{KAFKA_PORT}",
-        "http_addr": f"{name}:{HTTP_PORT}",
-        "rack": name,
-    }
-
-
 class ServerHost:
     """A machine, its disk and its lives.
 
@@ -88,6 +77,7 @@ class ServerHost:
         self._unsafe = unsafe
         self._failures = 0  # starts in a row that ended by themselves
         self._pauses = 0
+        self._raft_port = RAFT_PORT
         self._armed: dict[str, Callable[[], None]] = {}  # by point: told when it is reached, after the crash
         self.disk.on_point = self.at_point
         self.host.crash(power=False)  # it is switched on by `start`
@@ -121,6 +111,16 @@ class ServerHost:
         self.holds = max(0, self.holds - 1)
         self.start()
 
+    def addresses(self) -> dict[str, str]:
+        """Where the node is reached, as its HTTP API names it."""
+        name = host_name(self.slot)
+        return {
+            "raft_addr": f"{name}:{self._raft_port}",
+            "kafka_addr": f"{name}:{KAFKA_PORT}",
+            "http_addr": f"{name}:{HTTP_PORT}",
+            "rack": name,
+        }
+
     def bring_in(self, join: tuple[str, ...]) -> None:
         """Let a spare begin to join, if it never was: by these URLs, or when somebody else asks."""
         if not self.enabled:
@@ -132,6 +132,7 @@ class ServerHost:
         self.crash(power=True)
         self.disk.wipe()
         lost, self.node_id = self.node_id, self.node_id + NEXT_LIFE
+        self._raft_port += 1  # the address of the lost one is taken as long as it is a member
         self.join = join
         return lost
 
@@ -229,7 +230,7 @@ class ServerHost:
             node_id=NodeId(self.node_id),
             data_dir=self.disk.mount_point,
             peers=peers,
-            raft_addr=Address(name, RAFT_PORT),
+            raft_addr=Address(name, self._raft_port),
             kafka_addr=Address(name, KAFKA_PORT),
             http_addr=Address(name, HTTP_PORT),
             advertise_kafka=Address(name, KAFKA_PORT),
