@@ -85,19 +85,7 @@ class Node:
         self.directory = start_directory(
             files, config.data_dir, rng.child("directory"), clock, joins=config.join is not None
         )
-        transport = FramedTransport(
-            config.node_id,
-            config.cluster_id,
-            listen=transport_listen,
-            peers=config.peers,
-            clock=clock,
-            rng=rng.child("transport"),
-            report=lambda text: logger.warning("transport", message=text),
-            directory=self.directory.number,
-            on_rejected=lambda peer, rejected: self.standing.rejected(peer, rejected),
-            on_stranger=lambda node: self.introductions.stranger(node),
-        )
-        self.transport = transport
+        self.transport = transport = self._make_transport(transport_listen, rng.child("transport"))
         raft = RaftConfig(
             node_id=config.node_id,
             heartbeat_us=config.heartbeat_ms * 1000,
@@ -133,6 +121,20 @@ class Node:
         self.hooks = self._test_hooks() if config.test_hooks else None
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         self.listener = KafkaListener(Dispatcher(self.broker, broker_settings(config)), limits, logger, loop)
+
+    def _make_transport(self, listen: Any, rng: Rng) -> FramedTransport:
+        return FramedTransport(
+            self.config.node_id,
+            self.config.cluster_id,
+            listen=listen,
+            peers=self.config.peers,
+            clock=self._clock,
+            rng=rng,
+            report=lambda text: self.logger.warning("transport", message=text),
+            directory=self.directory.number,
+            on_rejected=lambda peer, rejected: self.standing.rejected(peer, rejected),
+            on_stranger=lambda node: self.introductions.stranger(node),
+        )
 
     def _open_storage(self) -> SegmentStorage:
         config = self.config
