@@ -16,7 +16,7 @@ SECOND = 1_000_000
 DIGEST_OF = """
 from seatrial.sim.core import run_case
 from seatrial.sim.swarm import draw_case
-print([run_case(draw_case(seed, "core")).digest for seed in (1, 2, 3)])
+print([run_case(draw_case(seed, "core")).digest for seed in (1, 2)])
 """
 
 
@@ -28,7 +28,7 @@ def test_fresh_processes_with_other_environments_give_the_same_digests() -> None
             [sys.executable, "-c", DIGEST_OF], env=environment, capture_output=True, text=True, check=True, timeout=60
         )
         printed.add(ran.stdout)
-    printed.add(f"{[run_case(draw_case(seed, 'core')).digest for seed in (1, 2, 3)]}\n")
+    printed.add(f"{[run_case(draw_case(seed, 'core')).digest for seed in (1, 2)]}\n")
     assert len(printed) == 1
 
 

@@ -165,7 +165,7 @@ def test_votes_that_are_given_twice_are_found() -> None:
 
 
 def test_a_message_storm_ends_the_run_and_is_named() -> None:
-    outcome = run_case(CASE, make_core=making(Chatters), events_max=20_000)
+    outcome = run_case(CASE, make_core=making(Chatters), events_max=10_000)
     assert [violation.name for violation in outcome.violations] == ["event-storm"]
 
 

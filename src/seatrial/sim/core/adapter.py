@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import Index, NodeId
-from seatrial.raft.inspection import Status
 from seatrial.raft.membership import ConfigurationChange
 from seatrial.raft.messages import Configuration
 from seatrial.raft.node import RaftNode
@@ -71,8 +70,6 @@ class ConsensusCore(Protocol):
     def propose_configuration(self, change: ConfigurationChange, now_us: int) -> Any: ...
 
     def leave_joint(self, now_us: int) -> Any: ...
-
-    def status(self) -> Status: ...
 
 
 class LogView(Protocol):

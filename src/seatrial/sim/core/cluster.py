@@ -19,6 +19,7 @@ from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import EntryId, NodeId
 from seatrial.raft.membership import decode_configuration, members
 from seatrial.raft.messages import Configuration
+from seatrial.raft.roles import Role
 from seatrial.sim.case import Case
 from seatrial.sim.clocks import HostClock
 from seatrial.sim.core.adapter import MakeCore, make_raft_node
@@ -138,11 +139,11 @@ class CoreCluster:
     def _describe_host(self, host: Host) -> str:
         if not host.up:
             return f"{host.node_id} is down"
-        status = host.node.status()
+        core, log = host.core, host.core.log
         paused = ", paused" if host.paused else ""
         return (
-            f"{host.node_id} {status.role.name.lower()}{paused} term {status.term}, leader {status.leader or '-'}, "
-            f"applied {status.last_applied}, committed {status.commit_index}, last {status.last_index}"
+            f"{host.node_id} {Role(core.role).name.lower()}{paused} term {core.term}, leader {core.leader or '-'}, "
+            f"applied {log.last_applied}, committed {log.commit_index}, last {log.last_index}"
         )
 
     def say(self, text: str) -> None:

@@ -121,7 +121,10 @@ class Probe:
             self._host.read(self._request)
 
     def _answered(self, request: Request, host: Host, result: int | None) -> None:
-        if self.done or result is None:
+        if self.done:
+            return
+        if result is None:
+            self._host = self._cluster.leader() or self._host  # where it is not served, the leader must
             return
         self.done = True
         recorder = self._cluster.recorder
