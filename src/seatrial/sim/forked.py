@@ -28,6 +28,7 @@ from seatrial.sim import escape
 from seatrial.sim.launch import pinning
 
 PR_SET_PDEATHSIG: Final = 1
+MAIN: Final = "seatrial_main"  # a program's main module, where it is not the main one
 MESSAGE_BYTES_MAX: Final = 1 << 16
 _REHEARSALS: Final = 3  # the first forks still change what is allocated
 
@@ -54,7 +55,7 @@ class Reference:
             except ImportError:
                 if not self.file:
                     raise
-        name = "seatrial_main" if self.module == "__main__" else self.module
+        name = MAIN if self.module == "__main__" else self.module
         known = sys.modules.get(name)
         if known is not None:
             return known
@@ -63,6 +64,8 @@ class Reference:
         assert spec.loader is not None
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        if name == MAIN:
+            sys.modules["__main__"] = module  # what was pickled there is of this module here
         return module
 
 
@@ -144,7 +147,8 @@ def _be_runner(descriptor: int) -> NoReturn:
         with socket.socket(fileno=descriptor) as channel:
             reference, argument = pickle.loads(read_message(channel))
             try:
-                result: tuple[bool, Any] = (True, reference.resolve()(argument))
+                function = reference.resolve()  # first, for the argument may be of its module
+                result: tuple[bool, Any] = (True, function(pickle.loads(argument)))
             except BaseException:  # told to the asker, who raises or reports it
                 result = (False, traceback.format_exc())
             sys.stdout.flush()

@@ -14,7 +14,7 @@ import random
 import sys
 from asyncio import events
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from seatrial.sim.clocks import HostClock
 from seatrial.sim.escape import current
@@ -26,6 +26,8 @@ from seatrial.sim.tcp import RST
 
 if TYPE_CHECKING:
     from seatrial.sim.network import SimNetwork
+
+T = TypeVar("T")
 
 UPTIME_US: Final = 1_000_000_000  # of the machine, when the world begins
 EXECUTOR_DELAY_US: Final = (50, 2_000)
@@ -115,6 +117,25 @@ class SimHost:
         task = self.loop.create_task(coroutine, name=name)
         task.add_done_callback(self.network.program_ended)
         return task
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on this host and wait for its result on another, which learns of it at once: for the one who
+        directs the simulation, not for programs in it.  If this host crashes there is no result, and no end."""
+        waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(task: asyncio.Task[T]) -> None:
+            if waiting.done():
+                return
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                waiting.set_exception(error)
+            elif task.cancelled():
+                waiting.cancel()
+            else:
+                waiting.set_result(task.result())
+
+        self.loop.create_task(coroutine).add_done_callback(done)
+        return await waiting
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run a function as this host's code, in its next turn."""

@@ -3,9 +3,9 @@
     async def main(network: SimNetwork) -> None:
         server, client = network.add_host("server"), network.add_host("client")
         server.spawn(serve())
-        asked = client.spawn(ask("server", 80))
-        await asyncio.sleep(1)
+        await client.run(ask("server", 80))
         server.crash(power=True)
+        await asyncio.sleep(1)
         ...
 
 `main` is simulated as well, on a host of its own: it sees all hosts, and plays the operator and the weather.

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
 from seatrial.sim.case import Case, Outcome, Violation
-from seatrial.sim.forked import MESSAGE_BYTES_MAX, Reference, read_message, write_message
+from seatrial.sim.forked import MAIN, MESSAGE_BYTES_MAX, Reference, read_message, write_message
 from seatrial.sim.launch import Pinning, pinned_command, pinned_environment
 
 A = TypeVar("A")
@@ -130,7 +130,7 @@ class Zygote:
     def start(self, function: Callable[[A], R], argument: A, *, timeout_s: float = RUN_TIMEOUT_S) -> Job:
         """Begin a run; `finished` gives its result."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        message = pickle.dumps((reference_to(function), argument))
+        message = pickle.dumps((reference_to(function), pickle.dumps(argument)))
         try:
             os.write(self._go, b"f")
             socket.send_fds(self._control, [b"f"], [theirs.fileno()])
@@ -230,6 +230,8 @@ def reference_to(function: Callable[..., Any]) -> Reference:
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "<unnamed>")
     if module is None or "<" in qualname:
         raise ValueError(f"{function!r} cannot be run in another process; define it at the top of a module")
+    if module == "__main__":
+        sys.modules.setdefault(MAIN, sys.modules[module])  # what comes back is of that name
     ours = module.split(".")[0] == "seatrial"
     file = "" if ours else getattr(sys.modules.get(module), "__file__", None) or ""
     return Reference(module=module, file=os.path.abspath(file) if file else "", qualname=qualname)  # noqa: PTH100
