@@ -315,20 +315,6 @@ def test_a_learner_that_is_on_its_way_has_not_caught_up() -> None:
     network.change((ADD_VOTER, 4))
 
 
-def test_a_learner_that_a_snapshot_brought_up_to_date_has_caught_up_although_nothing_else_happens() -> None:
-    network = cluster()
-    network[4].crash()
-    network.change((ADD_LEARNER, 4))
-    network.propose(b"x")
-    network.deliver()
-    network[1].make_snapshot()
-    network[4].start()
-    network.advance(500_000)
-    assert network[4].node.status().snapshot_index == network[1].node.last_index
-    network.change((ADD_VOTER, 4))
-    assert voting(network[4]) == [1, 2, 3, 4]
-
-
 def test_a_learner_that_fell_silent_has_not_caught_up() -> None:
     network = cluster()
     network.change((ADD_LEARNER, 4))
