@@ -114,7 +114,12 @@ def sim(
     jobs: Annotated[int, typer.Option(help="How many processes at a time.")] = 2,
     trace: Annotated[bool, typer.Option("--trace", help="Print the run line by line; needs one case.")] = False,
     shrink: Annotated[bool, typer.Option("--shrink", help="Find the smallest case that still fails.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the (shrunk) failing case into this directory.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the (shrunk) failing case into this directory; with --mutant, the page of mutants to this file."
+        ),
+    ] = None,
     mutant: Annotated[str | None, typer.Option(help="Plant this bug, or `all` of them, and hunt for it.")] = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="INVALID if a named rare event of the code was never reached.")

@@ -40,7 +40,7 @@ class Asked:
     """The options of `seatrial sim`.
 
     case_file or seed: that one case; else `seeds` from `first_seed` on.  duration_s, nodes: None for what is drawn.
-    mutant: a planted bug by name, or "all".
+    mutant: planted bugs by name, or "all"; `save` is then the page that lists them (`docs/mutants.md`).
     """
 
     case_file: Path | None = None
@@ -89,9 +89,9 @@ def _refuse_nonsense(asked: Asked) -> None:
         raise BadCase("--trace shows one run; give --seed N or a case file")
     if asked.coverage and (one or asked.mutant):
         raise BadCase("--coverage asks what many seeds reached; leave out --seed, the case file and --mutant")
-    if asked.save is not None and not asked.shrink and not one:
+    if asked.save is not None and not asked.shrink and not one and asked.mutant is None:
         raise BadCase("--save keeps one case: with --seed N or a case file, or with --shrink")
-    if asked.mutant is not None and (one or asked.shrink or asked.save):
+    if asked.mutant is not None and (one or asked.shrink):
         raise BadCase("--mutant plants bugs and hunts for them; it goes with --seeds, --first-seed, --jobs and --json")
     if asked.seeds < 1 or asked.jobs < 1 or asked.first_seed < 0:
         raise BadCase("--seeds and --jobs must be 1 or more, --first-seed 0 or more")
@@ -210,7 +210,7 @@ def _as_json(report: Report) -> dict[str, Any]:
 def _mutants(asked: Asked, console: Console) -> int:
     from seatrial.sim.mutants import hunt_mutants
     from seatrial.sim.mutants_catalogue import UnknownMutant
-    from seatrial.sim.mutants_table import describe_results, result_line
+    from seatrial.sim.mutants_table import describe_results, result_line, save_page
 
     assert asked.mutant is not None
     names = "all" if asked.mutant == "all" else asked.mutant.split(",")
@@ -225,6 +225,8 @@ def _mutants(asked: Asked, console: Console) -> int:
     except UnknownMutant as error:
         raise BadCase(str(error)) from error
     print(describe_results(results, json=asked.json))
+    if asked.save is not None:
+        save_page(results, asked.save)
     return VALID if all(result.found for result in results) else INVALID
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -69,6 +70,11 @@ def page(results: Iterable[MutantResult], before: str = "") -> str:
         )
         parts += [f"- **{name}**: {meaning}" for name, meaning in sorted(families.items())]
     return "\n".join(parts) + "\n"
+
+
+def save_page(results: Iterable[MutantResult], path: Path) -> None:
+    """Write the page, with the rows of these results anew.  Raises OSError."""
+    path.write_text(page(results, path.read_text() if path.exists() else ""))
 
 
 def _rows_of(document: str) -> dict[str, str]:
