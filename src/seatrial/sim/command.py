@@ -168,7 +168,19 @@ def _saved(case: Case, violation: Violation, asked: Asked, replay: str) -> str:
 def _hunt(asked: Asked, console: Console) -> int:
     draw = asked.draw()
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
-    report = hunt(seeds, draw, jobs=asked.jobs, told=console.hunting)
+    so_far: list[Report] = []
+
+    def told(report: Report) -> None:
+        so_far[:] = [report]
+        console.hunting(report)
+
+    try:
+        report = hunt(seeds, draw, jobs=asked.jobs, told=told)
+    except KeyboardInterrupt:
+        console.close()
+        for unfinished in so_far:
+            print(describe_report(unfinished), file=sys.stderr)
+        raise
     console.close()
     missed = never_reached(report.level, report.marks) if asked.coverage else []
     result = _as_json(report) | ({"never_reached": missed} if asked.coverage else {})

@@ -34,9 +34,13 @@ class Console:
         self._live: Live | None = None
         self._next_us = 0
         self._shown = ""
+        self._failing_said = 0
 
     def hunting(self, report: Report) -> None:
-        """A moment of a hunt."""
+        """A moment of a hunt; a seed that failed gets a line that stays, for the hunt may not be let end."""
+        for failing in report.failing[self._failing_said :]:
+            self.say(f"✗ {failing.replay}  {_violation_line(failing.violation)}")
+        self._failing_said = len(report.failing)
         self._show(hunt_line(report), last=report.done == report.seeds)
 
     def shrinking(self, progress: Progress) -> None:
@@ -107,9 +111,10 @@ def describe_report(report: Report) -> str:
     where = f"level {report.level}, seeds {report.first_seed:,} to {last:,}"
     if report.failing:
         count = len({failing.seed for failing in report.failing})
-        head = f"✗ INVALID  {count:,} of {report.seeds:,} seeds broke a promise ({where})"
+        head = f"✗ INVALID  {count:,} of {report.done:,} seeds broke a promise ({where})"
     else:
-        head = f"✓ VALID  {report.seeds:,} seeds, no promise broken ({where})"
+        done = "" if report.done == report.seeds else f"{report.done:,} of "
+        head = f"✓ VALID  {done}{report.seeds:,} seeds, no promise broken ({where})"
     lines = [head, "", *_failing_lines(report.failing)]
     seconds = max(report.seconds, 1e-6)
     lines.append(

@@ -135,6 +135,7 @@ def hunt(
         report.replayed += 1
         if outcome.digest != again[case.seed].digest:
             report.failing.append(_failing(draw, case, outcome, _not_deterministic(again[case.seed], outcome)))
+            told(report)
     report.failing.sort(key=lambda failing: failing.seed)
     report.seconds = (clock.now_us() - began_us) / 1e6
     told(report)
