@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seatrial.raft.messages import AppendEntries
-from seatrial.sim.case import Case, Fault, Raft
+from seatrial.sim.case import Case, Fault, Load, Raft
 from seatrial.sim.core import CoreCluster, run_case
 from seatrial.sim.faults import CRASH_POINTS, KINDS, MEMBERSHIP_CHANGES
 from seatrial.transport.filters import drop
@@ -137,3 +137,14 @@ def test_an_unknown_kind_is_refused_before_anything_runs() -> None:
 def test_a_case_of_another_level_is_refused() -> None:
     with pytest.raises(ValueError, match="level 'full'"):
         run_case(Case(level="full", seed=1))
+
+
+def test_a_commit_that_its_leader_did_not_outlive_is_a_commit() -> None:
+    """A false alarm, found by a swarm: the leader sent its commit index, and crashed before it was looked at."""
+    crashes = tuple(
+        Fault(at_us=at_us, kind="crash-at", mode="after-save", nodes=(1, 2, 3), value=1_000, duration_us=SECOND // 20)
+        for at_us in range(SECOND, 2 * SECOND, SECOND // 20)
+    )
+    load = Load(clients=20, rate=5_000, reads=0)
+    case = Case(level="core", seed=1, duration_us=2 * SECOND, faults=crashes, load=load)
+    assert run_case(case).violations == ()

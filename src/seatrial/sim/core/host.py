@@ -311,8 +311,11 @@ class Host:
 
     def drive(self) -> None:
         """Carry out every Ready, then have the ledger look."""
-        node = self.node
+        node, log, watch = self.node, self.core.log, self.watch
         while (ready := node.take_ready()) is not None:
+            # A new commit enters the book before anyone can hear of it: this node may crash on the way.
+            if log.commit_index != watch.commit:
+                self.ledger.commit_seen(watch, self.core)
             if self.trace is not None and (text := describe_ready(ready)):
                 self._say(text)
             if ready.messages:
@@ -410,9 +413,6 @@ class Host:
 
     def _apply(self, committed: Sequence[Entry]) -> bool:
         """False where the node crashed over it."""
-        # The leader's newest commit enters the book before anyone applies it.
-        if self.core.log.commit_index != self.watch.commit:
-            self.ledger.commit_seen(self.watch, self.core)
         machine, waiting = self.machine, self._waiting
         entries, chains = self.ledger.entries, self.ledger.chains
         for entry in committed:

@@ -54,6 +54,7 @@ class Watch:
         "role",
         "saved_index",
         "saved_term",
+        "settled",
         "term",
         "voted_for",
         "votes",
@@ -71,6 +72,7 @@ class Watch:
         self.role = 0
         self.voted_for: int | None = None
         self.commit = 0
+        self.settled = 0  # the commit index when its last step was over
         self.applied = 0
         self.last = 0
         self.saved_index = 0  # of the entry saved last, and its term
@@ -146,6 +148,7 @@ class Ledger:
             )
         watch.applied = applied
         watch.last = last
+        watch.settled = commit
 
     def _term_or_role_changed(self, watch: Watch, core: Any) -> None:
         term = core.term
@@ -252,10 +255,10 @@ class Ledger:
     def saved(self, watch: Watch, core: Any, entries: Sequence[Entry]) -> None:
         """A node hands these entries to its disk."""
         first = entries[0].index
-        if first <= watch.commit:
+        if first <= watch.settled:
             raise self.broken(
                 "committed-immutable",
-                f"node {watch.node_id} rewrites entry {first}, and has committed to {watch.commit}",
+                f"node {watch.node_id} rewrites entry {first}, and had committed to {watch.settled}",
             )
         before = watch.saved_term if first == watch.saved_index + 1 else core.log.term(first - 1)
         by_id = self._by_id
