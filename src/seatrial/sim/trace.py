@@ -35,7 +35,15 @@ class Trace:
         self.lines = 0
 
     def callback(self, now_us: int, host: str, callback: Any) -> None:
-        self.line(f"{now_us} {host} {name_of(callback)}")
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, asyncio.Task):  # nearly every second one
+            name = getattr(owner.get_coro(), "__qualname__", "") or name_of(callback)
+        else:
+            name = getattr(callback, "__qualname__", "") or name_of(callback)
+        block = self._block
+        block.append(f"{now_us} {host} {name}")
+        if len(block) >= BLOCK_LINES:
+            self.flush()
 
     def segment(self, now_us: int, connection: int, link: str, data: bytes) -> None:
         self.line(f"{now_us} tcp {connection} {link} {len(data)} {crc32(data):08x}")
