@@ -23,7 +23,6 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
-    ProducerClosed,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnsupportedForMessageFormatError,
@@ -72,15 +71,23 @@ def shared_settings(servers: str, client_id: str) -> dict[str, Any]:
 class AbandonableProducer(AIOKafkaProducer):  # type: ignore[misc]
     """A producer that can be closed without waiting until what it holds is delivered."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if self._txn_manager is not None:
+            # When an idempotent producer fails for good, the library tells a waiter that only transactions have.
+            waiter = self._txn_manager._transaction_waiter = asyncio.get_running_loop().create_future()
+            waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     async def abandon(self) -> None:
-        """Send nothing any more, fail what was not acknowledged, hang up."""
+        """Send nothing any more, and hang up; what was not acknowledged never will be."""
         self._closed = True
         sending = self._sender.sender_task
         if sending is not None:
-            sending.cancel()
-        await self.client.close()
-        self._message_accumulator.fail_all(ProducerClosed())
-        if sending is not None:
+            sending.cancel()  # it then waits for the request under way
+        await self.client.close()  # which fails that one
+        if sending is not None and not sending.done():
+            await asyncio.wait([sending], timeout=2 * BACKOFF_MS / 1000)
+            sending.cancel()  # out of a long back-off
             await asyncio.wait([sending], timeout=STOP_S)
 
 

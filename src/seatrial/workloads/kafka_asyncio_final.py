@@ -137,6 +137,8 @@ async def create_topic(
                 last = await _created(admin, topic, partitions, replication)
         except TROUBLE as error:
             last = told(error)
+        except AttributeError:  # the library does not look whether it knows one
+            last = "no controller is known"
         finally:
             await in_time(admin.close())
         if not last:
