@@ -24,12 +24,15 @@ class _Key:
 
 class RegisterGenerator:
     """Mixes reads, writes and compare-and-sets over `active` keys; a key is replaced after `per_key` operations.
+    `reads` is the share of reads; of the rest, writes have the same share whatever it is.
 
     Bounded histories per key keep every check near-linear, whatever the run's length.
     """
 
-    def __init__(self, rng: Rng, *, prefix: str, active: int = 5, per_key: int = 300) -> None:
+    def __init__(self, rng: Rng, *, prefix: str, active: int = 5, per_key: int = 300, reads: float = READ) -> None:
         self._rng = rng
+        self._reads = reads
+        self._writes = WRITE * (1 - reads) / (1 - READ)
         self._prefix = prefix
         self._per_key = per_key
         self._values = 0
@@ -44,10 +47,10 @@ class RegisterGenerator:
     def next(self, client: int) -> Request:
         key = self._pick()
         draw = self._rng.random()
-        if draw < READ:
+        if draw < self._reads:
             return Request(f="read", key=key.name)
         self._values += 1
-        if draw < READ + WRITE or key.latest is None:
+        if draw < self._reads + self._writes or key.latest is None:
             return Request(f="write", key=key.name, value=self._values)
         return Request(f="cas", key=key.name, value=[key.latest, self._values])
 

@@ -114,7 +114,7 @@ class KafkaLoad:
         while not self.stop.is_set():
             await asyncio.sleep(max(0.0, due - loop.time()))
             due = max(due + interval_s, loop.time())
-            if self.stop.is_set():
+            if self.stop.is_set() or self._values >= self._load.operations_max:
                 return
             if not await self.append(client, rng.choice(self.keys)):
                 client = self._record.new_client()
@@ -131,7 +131,8 @@ class KafkaLoad:
         topic, _, partition = key.rpartition("/")
         try:
             async with asyncio.timeout(TRY_S):
-                sent = await producer.send_and_wait(topic, b"%d" % value, partition=int(partition))
+                payload = (b"%d" % value).ljust(self._load.payload_bytes)
+                sent = await producer.send_and_wait(topic, payload, partition=int(partition))
             completion = Completion(type=OpType.OK, value=[sent.offset, value])
         except (KafkaError, TimeoutError, OSError, RuntimeError, AssertionError) as error:
             self.last_error = f"append to {key}: {error!r}"
@@ -262,6 +263,6 @@ def _pairs(records: Sequence[Any]) -> list[list[Any]]:
     """[offset, value] of each; what no client of ours wrote is kept as text, for the checker to wonder at."""
     pairs = []
     for record in records:
-        text = (record.value or b"").decode("utf-8", "replace")
+        text = (record.value or b"").decode("utf-8", "replace").rstrip()
         pairs.append([record.offset, int(text) if text.isdigit() else text])
     return pairs

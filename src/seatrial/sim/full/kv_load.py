@@ -36,7 +36,10 @@ class KvLoad:
         self._endpoints = list(endpoints)
         self._record = record
         self._rng = rng
-        self._generator = RegisterGenerator(rng.child("generator"), prefix=PREFIX, active=load.keys, per_key=PER_KEY)
+        self._left = load.operations_max
+        self._generator = RegisterGenerator(
+            rng.child("generator"), prefix=PREFIX, active=load.keys, per_key=PER_KEY, reads=load.reads
+        )
 
     async def run(self) -> None:
         """Load until `stop`, then let what is in flight end."""
@@ -55,8 +58,9 @@ class KvLoad:
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
             due = max(due + interval_s, loop.time())
-            if self.stop.is_set():
+            if self.stop.is_set() or self._left <= 0:
                 return
+            self._left -= 1
             request = self._generator.next(number)
             completion = await self._attempt(client, request, logical)
             self._generator.completed(request, completion)
