@@ -1,4 +1,4 @@
-"""The log's clients on aiokafka: against librdkafka's mock cluster, nobody, a broker that never answers, and our server."""
+"""The log's clients on aiokafka: against librdkafka's mock cluster, nobody, a silent broker, and our own server."""
 
 from __future__ import annotations
 
