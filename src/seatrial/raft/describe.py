@@ -67,7 +67,7 @@ def _data(data: bytes) -> str:
         return ""
     if len(data) > _DATA_SHOWN:
         return f" ({len(data)} bytes)"
-    return ' "' + data.decode("ascii", "backslashreplace") + '"'
+    return f' "{repr(data)[2:-1]}"'  # as Python writes it, so that no control character reaches a terminal
 
 
 def describe_entries(entries: Sequence[Entry]) -> str:
