@@ -3,8 +3,8 @@
 Rule: it changes nothing that a node does, except that a case's Raft settings, which the server's options do not offer,
 are put in here before a group is opened.  The first violation of each promise is kept.
 Checked at every step: one leader a term (Raft §5.2), a new leader holds all that was applied (§5.4), the same entry at
-the same index on every replica (§5.4.3), entries applied without a gap.  The statuses that it samples are judged by the
-checkers when the run is over.
+the same index on every replica (§5.4.3), entries applied without a gap, votes known again after a restart (figure 2).
+The statuses that it samples are judged by the checkers when the run is over.
 Knows nothing of clients and of faults.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 from seatrial.history import StatusSample
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.raft.messages import Entry, Message
+from seatrial.raft.messages import Entry, Message, RequestVote, RequestVoteResponse
 from seatrial.server.broker import role_name
 from seatrial.server.errors import StartError
 from seatrial.server.node import Node
@@ -93,6 +93,7 @@ class Observer:
         self._case = case
         self._applied: dict[GroupId, Applied] = {}
         self._leaders: dict[tuple[GroupId, int], int] = {}
+        self._votes: dict[tuple[int, GroupId], tuple[int, int]] = {}  # (term, candidate) of each node's last that left
         self.elections = 0
 
     def report(self, name: str, message: str, **detail: Any) -> None:
@@ -115,6 +116,7 @@ class Observer:
             keep = None if options.keep_entries is None else raft.keep_entries
             options = replace(options, snapshot_entries=raft.snapshot_entries, keep_entries=keep)
             replica = opened(group, name, machine, voters, options, **named)
+            self._recovered(node_id, replica)
             replica.machine = self._observed(node_id, replica, lambda: at_point("after-apply"))
             return replica
 
@@ -127,11 +129,42 @@ class Observer:
 
         def send_observed(group: GroupId, messages: Sequence[Message]) -> None:
             if not at_point("before-send"):
+                self._leave(node_id, group, messages)
                 sent(group, messages)
 
+        removed = multiraft.remove_group
+
+        def remove_observed(group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
+            self._votes.pop((node_id, group), None)
+            removed(group, done=done)
+
         multiraft.send = send_observed
+        multiraft.remove_group = remove_observed  # type: ignore[method-assign]
         multiraft.open = open_observed  # type: ignore[method-assign]
         multiraft.role_changed = role_changed_observed  # type: ignore[method-assign]
+
+    def _leave(self, node_id: int, group: GroupId, messages: Sequence[Message]) -> None:
+        """Votes leave the node: from now on it must know of them in every later life."""
+        for message in messages:
+            if type(message) is RequestVote:
+                self._votes[node_id, group] = (message.term, node_id)
+            elif type(message) is RequestVoteResponse and message.vote_granted:
+                self._votes[node_id, group] = (message.term, message.to)
+
+    def _recovered(self, node_id: int, replica: Replica) -> None:
+        vote = self._votes.get((node_id, replica.group))
+        if vote is None or node_id in self.damaged:
+            return
+        term, candidate = vote
+        state = replica.storage.hard_state
+        if state.term < term or (state.term == term and state.voted_for != candidate):
+            self.report(
+                "promise-not-durable",
+                f"node {node_id} voted for node {candidate} in term {term} of {replica.name}, and after a restart it "
+                f"knows of a vote for {state.voted_for or 'nobody'} in term {state.term}",
+                group=replica.name,
+                term=term,
+            )
 
     def _with_settings(self, config: RaftConfig) -> RaftConfig:
         raft = self._case.raft
