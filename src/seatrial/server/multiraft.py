@@ -208,6 +208,7 @@ class MultiRaft:
             deadline_us = replica.node.next_deadline()
             if deadline_us < replica.armed_us or not replica.armed_us:
                 self._arm(replica, deadline_us)
+        self.transport.flush()
         self._arm_timer()
 
     def _arm(self, replica: Replica, deadline_us: int) -> None:

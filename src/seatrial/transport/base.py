@@ -35,6 +35,9 @@ class Transport(Protocol):
     def send(self, group: GroupId, messages: Sequence[Message]) -> None:
         """Queue for each message's `to`; flushed once at the end of the loop turn, all groups in one write a peer."""
 
+    def flush(self) -> None:
+        """Write what is queued now, and not only at the end of the turn."""
+
     def add_peer(self, peer: NodeId, address: str, *, directory: int = 0) -> None:
         """Dial it from now on, and accept it: where `directory` is not 0, only with that data directory."""
 

@@ -117,7 +117,7 @@ class FramedTransport:
             parse_address(address)
         self._connections: dict[IncomingConnection, None] = {}
         self._dirty: dict[PeerLink, None] = {}
-        self._flush_scheduled = False
+        self._flushing: asyncio.Handle | None = None  # at the end of this turn
         self._receive: Callable[[GroupId, Message], None] | None = None
         self._server: asyncio.Server | None = None
         self._checks: asyncio.TimerHandle | None = None
@@ -277,12 +277,14 @@ class FramedTransport:
         link = peer.snapshots if isinstance(message, InstallSnapshot) else peer.messages
         link.queue(group, message)
         self._dirty[link] = None
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_soon(self.flush)
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
+    def flush(self) -> None:
+        if self._flushing is None:
+            return
+        self._flushing.cancel()
+        self._flushing = None
         dirty, self._dirty = self._dirty, {}
         for link in dirty:
             link.flush()
