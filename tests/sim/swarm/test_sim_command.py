@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from seatrial.cli import run_arguments
+from seatrial.sim.budget import malformed, over_budget
 from seatrial.sim.case import Case
 from seatrial.sim.core import run_case
 
@@ -140,3 +141,11 @@ def test_a_case_file_that_makes_no_sense_is_refused_by_field(
     path.write_text(text)
     assert run_arguments(["sim", str(path)]) == 64
     assert said in capsys.readouterr().err
+
+
+def test_the_documented_case_file_is_one() -> None:
+    page = Path(__file__).parents[3] / "docs" / "simulator.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    case = Case.from_toml(text)
+    assert (malformed(case), over_budget(case)) == (None, None)
+    assert [fault.kind for fault in case.faults] == ["cut", "crash"]
