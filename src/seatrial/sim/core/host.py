@@ -16,6 +16,7 @@ from seatrial.raft.describe import describe_message, describe_ready
 from seatrial.raft.errors import NotLeader, ProposalRefused
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import Configuration, Entry, Message, Snapshot, SnapshotMeta
+from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
 from seatrial.sim.clocks import HostClock
@@ -78,6 +79,7 @@ class Host:
         self.crashed_at: Callable[[str], None] | None = None  # told when a crash point was met
         self.node: Any = None
         self.core: Any = None
+        self._raft: RaftNode | None = None  # the node, where it is Seatrial's own: calls are native in a compiled build
         self.machine = RegisterMachine(decoded)
         self.up = False
         self.paused = False
@@ -118,6 +120,7 @@ class Host:
         self.node, self.core = self._make_core(
             self.config, disk, configuration=self.configuration, random=self._random, now_us=now
         )
+        self._raft = self.node if isinstance(self.node, RaftNode) else None
         self.up = True
         self._out = self.paused = False
         self.starts += 1
@@ -133,7 +136,7 @@ class Host:
         self._say(f"crashes, {self.disk.unsynced()} records unsynced ({mode})")
         self._out = True
         self.up = self.paused = False
-        self.node = self.core = None
+        self.node = self.core = self._raft = None
         self._backlog = []
         self._saving.clear()
         self._waiting = {}
@@ -207,7 +210,11 @@ class Host:
             self._say(f"<- {describe(message)}")
         self._now_us = now = self.clock.now_us()
         try:
-            self.node.step(message, now)
+            raft = self._raft
+            if raft is not None:
+                raft.step(message, now)
+            else:
+                self.node.step(message, now)
             self.drive()
         except ReadFailed:
             return
@@ -311,8 +318,9 @@ class Host:
 
     def drive(self) -> None:
         """Carry out every Ready, then have the ledger look."""
-        node, log, watch = self.node, self.core.log, self.watch
-        while (ready := node.take_ready()) is not None:
+        raft, node, log, watch = self._raft, self.node, self.core.log, self.watch
+        ready: Ready | None
+        while (ready := node.take_ready() if raft is None else raft.take_ready()) is not None:
             # A new commit enters the book before anyone can hear of it: this node may crash on the way.
             if log.commit_index != watch.commit:
                 self.ledger.commit_seen(watch, self.core)
@@ -336,7 +344,7 @@ class Host:
             if not in_order:
                 if ready.messages_after_save and not self._send_after_save(ready):
                     return
-                node.advance(ready, self._now_us)
+                self._advance(ready)
             if ready.role_changed is not None:
                 self._arm()
         self.ledger.stepped(self.watch, self.core)
@@ -402,7 +410,14 @@ class Host:
             return
         if ready.snapshot is not None:
             self._restore(ready.snapshot)
-        self.node.advance(ready, self._now_us)
+        self._advance(ready)
+
+    def _advance(self, ready: Ready) -> None:
+        raft = self._raft
+        if raft is not None:
+            raft.advance(ready, self._now_us)
+        else:
+            self.node.advance(ready, self._now_us)
 
     def _send_after_save(self, ready: Ready) -> bool:
         """False where the node crashed before."""
