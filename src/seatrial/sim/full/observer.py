@@ -11,6 +11,7 @@ Knows nothing of clients and of faults.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -26,6 +27,7 @@ from seatrial.server.replica import Machine, Replica, ReplicaOptions
 from seatrial.sim.case import Case, Violation
 from seatrial.sim.world import World
 
+ANOTHER_REPLICA: Final = 1_000  # added to a node's id for each replica of a group that it deleted before
 DAMAGE_STATUSES: Final = frozenset({11, 13})  # how a process exits that will not serve what it found on its disk
 
 
@@ -94,6 +96,7 @@ class Observer:
         self._applied: dict[GroupId, Applied] = {}
         self._leaders: dict[tuple[GroupId, int], int] = {}
         self._votes: dict[tuple[int, GroupId], tuple[int, int]] = {}  # (term, candidate) of each node's last that left
+        self._removals: Counter[tuple[int, GroupId]] = Counter()
         self.elections = 0
 
     def report(self, name: str, message: str, **detail: Any) -> None:
@@ -136,6 +139,7 @@ class Observer:
 
         def remove_observed(group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
             self._votes.pop((node_id, group), None)
+            self._removals[node_id, group] += 1
             removed(group, done=done)
 
         multiraft.send = send_observed
@@ -263,7 +267,9 @@ class Observer:
                 continue
             for _, replica in sorted(node.multiraft.replicas.items()):
                 if not _is_saving_its_state(replica):
-                    self.samples.append(sample_of(node_id, replica, time_ns, incarnation))
+                    # A replica that was deleted and comes back is another one: it has promised nothing yet.
+                    known_as = node_id + ANOTHER_REPLICA * self._removals[node_id, replica.group]
+                    self.samples.append(sample_of(known_as, replica, time_ns, incarnation))
 
 
 def _is_saving_its_state(replica: Replica) -> bool:
