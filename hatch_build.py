@@ -27,6 +27,8 @@ COMPILED = (
     "sim/core/disk.py",
     "sim/core/network.py",
     "sim/core/ledger.py",
+    "sim/core/outbox.py",
+    "sim/core/service.py",
     "sim/core/host.py",
     "sim/core/clients.py",
 )

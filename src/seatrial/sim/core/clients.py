@@ -12,8 +12,9 @@ from typing import Final, TypeAlias
 
 from seatrial.history import History, Op, OpType
 from seatrial.sim.case import Load
-from seatrial.sim.core.host import Host, Request
+from seatrial.sim.core.host import Host
 from seatrial.sim.core.machine import Command
+from seatrial.sim.core.service import Request
 from seatrial.sim.world import World
 
 RETRY_US: Final = 100_000  # an operation that was not answered by then is sent again, to another node
@@ -211,7 +212,7 @@ class Client:
         else:
             host.submit(request)
 
-    def _answered(self, request: Request, host: Host, result: int | None) -> None:
+    def _answered(self, request: Request, node_id: int, result: int | None) -> None:
         operation = self._operation
         if operation is None or operation.request is not request:
             return  # an earlier operation, answered too late
@@ -222,8 +223,8 @@ class Client:
             if not operation.reads and not operation.repeatable:
                 operation.sent = False
             return
-        self._asks = host.core.leader or host.node_id
-        self._end(operation, OpType.OK, result, host.node_id)
+        self._asks = self._hosts[node_id].core.leader or node_id
+        self._end(operation, OpType.OK, result, node_id)
 
     def _end(self, operation: Operation, type_: OpType, result: int | None, node: int | None) -> None:
         self._operation = None

@@ -30,6 +30,7 @@ from seatrial.sim.core.host import Host
 from seatrial.sim.core.ledger import Ledger
 from seatrial.sim.core.machine import Command
 from seatrial.sim.core.network import CoreNetwork, Effect
+from seatrial.sim.core.outbox import Outbox
 from seatrial.sim.core.trace import Digest
 from seatrial.sim.world import World
 from seatrial.transport.filters import ActiveFilter, Filter, FilterSet
@@ -66,9 +67,8 @@ class CoreCluster:
             is_member = node_id <= case.nodes
             self.hosts[node_id] = self._make_host(node_id, configuration if is_member else Configuration(()), decoded)
         self.network = CoreNetwork(self.world, case.network, {i: host.receive for i, host in self.hosts.items()})
-        for node_id, host in self.hosts.items():
-            host.links = self.network.from_node(node_id)
-            host.all_links = self.network.links
+        for host in self.hosts.values():
+            host.outbox = Outbox(host.watch, self.ledger, self.filters, self.network.links)
             host.start()
 
     def _now_us(self) -> int:

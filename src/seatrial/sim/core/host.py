@@ -12,33 +12,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from seatrial.raft.config import RaftConfig
-from seatrial.raft.describe import describe_message, describe_ready
+from seatrial.raft.describe import describe_ready
 from seatrial.raft.errors import NotLeader, ProposalRefused
-from seatrial.raft.ids import Index, Term
-from seatrial.raft.messages import Configuration, Entry, Message, Snapshot, SnapshotMeta
+from seatrial.raft.ids import Index
+from seatrial.raft.messages import Configuration, Entry, Message
 from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
 from seatrial.sim.clocks import HostClock
 from seatrial.sim.core.adapter import MakeCore
 from seatrial.sim.core.disk import ReadFailed, RecordDisk
-from seatrial.sim.core.ledger import PROMISES, Ledger, Watch
+from seatrial.sim.core.ledger import Ledger, Watch
 from seatrial.sim.core.machine import Command, RegisterMachine
-from seatrial.sim.core.network import Link
-from seatrial.sim.core.trace import CODE_BITS, Digest
+from seatrial.sim.core.outbox import Outbox
+from seatrial.sim.core.service import Request, Service
+from seatrial.sim.core.trace import CODE_BITS, Digest, describe
 from seatrial.sim.world import World
 from seatrial.transport.filters import FilterSet
-
-
-class Request:
-    """One operation of a client at one node; `answer` is told of its end, if there is one."""
-
-    __slots__ = ("answer", "data", "key")
-
-    def __init__(self, key: int, data: bytes, answer: Callable[[Request, Host, int | None], None]) -> None:
-        self.key = key
-        self.data = data  # the command; b"" for a read
-        self.answer = answer  # with the version written or the value read; with None: refused, nothing happened
 
 
 class Host:
@@ -65,9 +55,8 @@ class Host:
         self.clock = clock
         self.ledger = ledger
         self.decoded = decoded
-        self.links: dict[int, Link] = {}  # its own, by receiver
-        self.all_links: dict[tuple[int, int], Link] = {}
         self.filters = filters
+        self.outbox = Outbox(Watch(self.node_id, disk), ledger, filters, {})
         self.kept_down = 0  # how many faults keep it from starting again
         self.watch = Watch(self.node_id, disk)
         ledger.watches[self.node_id] = self.watch
@@ -80,7 +69,7 @@ class Host:
         self.node: Any = None
         self.core: Any = None
         self._raft: RaftNode | None = None  # the node, where it is Seatrial's own: calls are native in a compiled build
-        self.machine = RegisterMachine(decoded)
+        self.service = Service(self.watch, ledger, decoded, 0)
         self.up = False
         self.paused = False
         self.messages_while_out = 0
@@ -93,14 +82,12 @@ class Host:
         self._random = world.stream(f"node {self.node_id}").random
         self._backlog: list[tuple[Callable[[Any], None], Any]] = []
         self._saving: deque[tuple[Ready, bool]] = deque()  # (Ready, whether it has a save of its own)
-        self._waiting: dict[bytes, Request] = {}
-        self._reads: dict[int, Request] = {}
-        self._next_context = 1
         self._timer = 0  # number of the one timer that counts
         self._armed_us: int | None = None  # on the node's own clock
-        self._applied_term = 0
-        self._snapshot_index = 0  # of the newest one made or installed
-        self._snapshot_pending = False
+
+    @property
+    def machine(self) -> RegisterMachine:
+        return self.service.machine
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -109,13 +96,11 @@ class Host:
         assert not self.up, f"node {self.node_id} runs"
         disk = self.disk
         disk.failed = self._disk_failed
-        self.machine = RegisterMachine(self.decoded)
-        self._applied_term = self._snapshot_index = 0
-        self._snapshot_pending = False
+        self.service = Service(self.watch, self.ledger, self.decoded, self.snapshot_entries)
         self.watch.forget_volatile()
         snapshot = disk.read_snapshot()
         if snapshot is not None:
-            self._restore(snapshot)
+            self.service.restore(snapshot)
         self._now_us = now = self.clock.now_us()
         self.node, self.core = self._make_core(
             self.config, disk, configuration=self.configuration, random=self._random, now_us=now
@@ -139,10 +124,7 @@ class Host:
         self.node = self.core = self._raft = None
         self._backlog = []
         self._saving.clear()
-        self._waiting = {}
-        self._reads = {}
         self._timer += 1
-        self._snapshot_pending = False
         self.crash_point = ""
         self.disk.crash(mode)
 
@@ -265,24 +247,22 @@ class Host:
         try:
             self.node.forward(request.data, now)
         except ProposalRefused:
-            request.answer(request, self, None)
+            request.answer(request, self.node_id, None)
             return
-        self._waiting[request.data] = request
+        self.service.wait(request)
         self._drive_and_arm()
 
     def read(self, request: Request) -> None:
         """A linearizable read, wherever this node stands."""
         if not self._takes(self.read, request):
             return
-        context = self._next_context
-        self._next_context += 1
+        context = self.service.wait_to_read(request)
         self._now_us = now = self.clock.now_us()
         try:
             self.node.read_index(context, now)
         except NotLeader:
-            request.answer(request, self, None)
+            self.service.refuse_read(context)
             return
-        self._reads[context] = request
         self._drive_and_arm()
 
     def call(self, action: Callable[[Any, int], Any]) -> Any:
@@ -327,7 +307,7 @@ class Host:
             if self.trace is not None and (text := describe_ready(ready)):
                 self._say(text)
             if ready.messages:
-                self._send(ready.messages)
+                self.outbox.send(ready.messages, self.core.role == LEADER)
             if ready.hard_state is not None or ready.entries or ready.snapshot is not None:
                 self._saving.append((ready, True))
                 if not self._save(ready):
@@ -340,7 +320,7 @@ class Host:
             if ready.committed and not self._apply(ready.committed):
                 return
             if ready.reads:
-                self._answer_reads(ready)
+                self.service.answer_reads(ready.reads)
             if not in_order:
                 if ready.messages_after_save and not self._send_after_save(ready):
                     return
@@ -360,30 +340,6 @@ class Host:
             self.ledger.saved(watch, self.core, ready.entries)
         self.disk.save(ready.hard_state, ready.entries, ready.snapshot, self._saved)
         return self.up and not (self.crash_point and self._crash_here("after-save"))
-
-    def _send(self, messages: Sequence[Message]) -> None:
-        if self.filters.sending:
-            for message in messages:
-                self._check_promise(message)
-                self.filters.send(0, message, self._pass_on)
-            return
-        links = self.links
-        leads = self.core.role == LEADER
-        for message in messages:
-            if not leads and type(message) in PROMISES:
-                self.ledger.promised(self.watch, message)
-            if message.to in links:
-                links[message.to].send(message)
-
-    def _check_promise(self, message: Message) -> None:
-        if self.core.role != LEADER and type(message) in PROMISES:
-            self.ledger.promised(self.watch, message)
-
-    def _pass_on(self, _: int, message: Message) -> None:
-        """A filter let it go on: over the link of whoever it says it is from."""
-        link = self.all_links.get((message.sender, message.to))
-        if link is not None:
-            link.send(message)
 
     def _saved(self, _: Any = None) -> None:
         """The oldest save is durable: finish it, and what waited behind it without a save of its own."""
@@ -409,7 +365,7 @@ class Host:
         if ready.messages_after_save and not self._send_after_save(ready):
             return
         if ready.snapshot is not None:
-            self._restore(ready.snapshot)
+            self.service.restore(ready.snapshot)
         self._advance(ready)
 
     def _advance(self, ready: Ready) -> None:
@@ -423,67 +379,40 @@ class Host:
         """False where the node crashed before."""
         if self.crash_point and self._crash_here("before-send"):
             return False
-        self._send(ready.messages_after_save)
+        self.outbox.send(ready.messages_after_save, self.core.role == LEADER)
         return True
 
     def _apply(self, committed: Sequence[Entry]) -> bool:
         """False where the node crashed over it."""
-        machine, waiting = self.machine, self._waiting
-        entries, chains = self.ledger.entries, self.ledger.chains
-        for entry in committed:
-            version = machine.apply(entry)
-            index = entry.index
-            if entries[index] is not entry or chains[index] != machine.chain:
-                self.ledger.applied(self.watch, entry, machine.chain)
-            if waiting and version:
-                request = waiting.pop(entry.data, None)
-                if request is not None:
-                    request.answer(request, self, version)
-        self._applied_term = committed[-1].term
+        self.service.apply(committed)
         if self.crash_point and self._crash_here("after-apply"):
             return False
-        if machine.applied_index - self._snapshot_index >= self.snapshot_entries:
+        if self.service.wants_snapshot():
             self.make_snapshot()
         return self.up
-
-    def _answer_reads(self, ready: Ready) -> None:
-        for context, index in ready.reads:
-            request = self._reads.pop(context, None)
-            if request is not None:
-                request.answer(request, self, self.machine.value(request.key) if index else None)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def make_snapshot(self) -> bool:
         """Save the machine's state as of now, then forget the log behind it; False where there is nothing to do."""
-        index = self.machine.applied_index
-        if self._snapshot_pending or not self.up or index <= self._snapshot_index:
+        service = self.service
+        if not self.up or not service.can_snapshot():
             return False
-        meta = SnapshotMeta(Index(index), Term(self._applied_term), self.node.configuration_at(Index(index)))
-        snapshot = Snapshot(meta, self.machine.snapshot())
-        self.ledger.snapshot_made(self.watch, snapshot)
-        self._snapshot_pending = True
-        self._snapshot_index = index
+        index = service.machine.applied_index
+        snapshot = service.make_snapshot(self.node.configuration_at(Index(index)))
         self._say(f"makes a snapshot at {index}")
-        self.disk.save_snapshot(snapshot, lambda: self._snapshot_saved(index))
+        self.disk.save_snapshot(snapshot, lambda: self._snapshot_saved(service, index))
         if self.crash_point:
             self._crash_here("during-snapshot")
         return True
 
-    def _snapshot_saved(self, index: int) -> None:
-        if not self._snapshot_pending:
-            return
-        self._snapshot_pending = False
+    def _snapshot_saved(self, service: Service, index: int) -> None:
+        if service is not self.service or not self.up:
+            return  # a life has ended meanwhile
+        service.snapshot_pending = False
         first_kept = index + 1 - self.keep_entries
         if first_kept > self.disk.first_index:
             self.disk.compact(first_kept)
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        self.machine.restore(snapshot.data)
-        meta = snapshot.meta
-        self._snapshot_index = meta.last_included_index
-        self._applied_term = meta.last_included_term
-        self.ledger.restored(self.watch, meta.last_included_index, self.machine.chain)
 
     def _crash_here(self, point: str) -> bool:
         if self.crash_point != point:
@@ -494,8 +423,3 @@ class Host:
         if told is not None:
             told(point)
         return True
-
-
-def describe(message: Any) -> str:
-    """A message of any core as one line."""
-    return describe_message(message) if isinstance(message, Message) else repr(message)

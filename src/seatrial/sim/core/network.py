@@ -7,7 +7,7 @@ Knows nothing of what the messages mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappush
 from typing import Any, Final
 
@@ -182,14 +182,6 @@ class CoreNetwork:
             for to in receivers
             if sender != to
         }
-
-    def from_node(self, sender: int) -> dict[int, Link]:
-        """The links of one sender, by receiver."""
-        return {link.to: link for link in self.links.values() if link.sender == sender}
-
-    def touching(self, node: int) -> Iterator[Link]:
-        """The links to it and from it."""
-        return (link for link in self.links.values() if node in (link.sender, link.to))
 
     def calm(self) -> None:
         """What the case says of loss, repetition and long delays is over; faults that last are not touched."""

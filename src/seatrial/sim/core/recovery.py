@@ -12,8 +12,9 @@ from seatrial.history import OpType
 from seatrial.raft.messages import Configuration
 from seatrial.raft.quorum import majority_size
 from seatrial.sim.core.cluster import CoreCluster
-from seatrial.sim.core.host import Host, Request
+from seatrial.sim.core.host import Host
 from seatrial.sim.core.machine import Command, decode
+from seatrial.sim.core.service import Request
 
 PROBE_RETRY_US = 50_000
 _PROBE_SESSION = 1_000_000  # the first session of a probe; clients have small numbers
@@ -120,7 +121,7 @@ class Probe:
         else:
             self._host.read(self._request)
 
-    def _answered(self, request: Request, host: Host, result: int | None) -> None:
+    def _answered(self, request: Request, node_id: int, result: int | None) -> None:
         if self.done:
             return
         if result is None:
@@ -132,7 +133,7 @@ class Probe:
             recorder.acknowledged.append((result, self.key, self._value))
         recorder.counts["ok"] += 1
         value = self._value if self.writes else result
-        recorder.add(self._client, OpType.OK, self._name, self.key, value, None, host.node_id)
+        recorder.add(self._client, OpType.OK, self._name, self.key, value, None, node_id)
 
 
 # -- what must be equal, and what must still be there ------------------------------------------------------------------

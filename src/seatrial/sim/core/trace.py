@@ -1,4 +1,4 @@
-"""The digest of a run: every event that changes anything leaves a number in it.
+"""The lines of a trace, and the digest of a run: every event that changes anything leaves a number in it.
 
 Rule: the digest is a function of the case alone; printing a trace or not, and the process that runs it, change nothing.
 """
@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from typing import Final
+from typing import Any, Final
 
+from seatrial.raft.describe import describe_message
+from seatrial.raft.messages import Message
 from seatrial.sim.world import World
 
 CODE_BITS: Final = 24
 _CHUNK: Final = 65_536
+
+
+def describe(message: Any) -> str:
+    """A message of any core as one line."""
+    return describe_message(message) if isinstance(message, Message) else repr(message)
 
 
 class Digest:
