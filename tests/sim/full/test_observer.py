@@ -1,0 +1,188 @@
+"""The observer tells each broken promise the moment it is broken, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from seatrial.raft.config import RaftConfig
+from seatrial.raft.ids import GroupId, Index, NodeId, Term
+from seatrial.raft.messages import Entry, RequestVoteResponse
+from seatrial.server.errors import StartError
+from seatrial.server.replica import ReplicaOptions
+from seatrial.sim.case import Case
+from seatrial.sim.full.observer import Observer
+from seatrial.sim.world import World
+
+GROUP = GroupId(16)
+
+
+class FakeRaft:
+    """As much of a Raft node as the observer looks at."""
+
+    def __init__(self) -> None:
+        self.is_leader = False
+        self.term = Term(1)
+        self.terms: dict[int, int] = {}
+
+    def entry_term(self, index: int) -> int | None:
+        return self.terms.get(index)
+
+
+class FakeMachine:
+    digest = ""
+
+    def __init__(self) -> None:
+        self.applied: list[Entry] = []
+
+    def apply(self, entry: Entry) -> int:
+        self.applied.append(entry)
+        return len(self.applied)
+
+    def snapshot(self) -> bytes:
+        return b""
+
+    def restore(self, data: bytes) -> None: ...
+
+
+class FakeStorage:
+    snapshot_meta = None
+
+    def __init__(self, hard_state: Any) -> None:
+        self.hard_state = hard_state
+
+
+class FakeHardState:
+    def __init__(self, term: int = 0, voted_for: int | None = None) -> None:
+        self.term, self.voted_for = term, voted_for
+
+
+class FakeReplica:
+    def __init__(self, machine: FakeMachine, hard_state: Any) -> None:
+        self.group, self.name, self.last_applied = GROUP, "t/0", Index(0)
+        self.node, self.machine, self.storage = FakeRaft(), machine, FakeStorage(hard_state)
+
+
+class FakeMultiRaft:
+    """Opens fake replicas; what the observer wraps is called through it, as the server calls it."""
+
+    def __init__(self, hard_state: Any) -> None:
+        self._raft = RaftConfig(node_id=NodeId(1))
+        self.hard_state = hard_state
+        self.options: ReplicaOptions | None = None
+        self.sent: list[Any] = []
+
+    def open(self, group: GroupId, name: str, machine: Any, voters: Any, options: ReplicaOptions) -> FakeReplica:
+        self.options = options
+        return FakeReplica(machine, self.hard_state)
+
+    def role_changed(self, replica: Any) -> None: ...
+
+    def remove_group(self, group: GroupId, *, done: Any = None) -> None: ...
+
+    def send(self, group: GroupId, messages: Any) -> None:
+        self.sent.extend(messages)
+
+
+class FakeNode:
+    def __init__(self, hard_state: Any = None) -> None:
+        self.multiraft = FakeMultiRaft(hard_state or FakeHardState())
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.observer = Observer(World(1), Case(level="full", seed=1))
+
+    def life(self, node_id: int, hard_state: Any = None) -> tuple[Any, Any]:
+        node = FakeNode(hard_state)
+        self.observer.attach(node_id, node, lambda point: False)  # type: ignore[arg-type]
+        replica: Any = node.multiraft.open(GROUP, "t/0", FakeMachine(), [], ReplicaOptions())
+        return node.multiraft, replica
+
+    def names(self) -> list[str]:
+        return list(self.observer.violations)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def entry(index: int, term: int = 1, data: bytes = b"x") -> Entry:
+    return Entry(Term(term), Index(index), 0, data)
+
+
+def test_replicas_that_apply_the_same_are_fine(bench: Bench) -> None:
+    for node_id in (1, 2):
+        _, replica = bench.life(node_id)
+        assert [replica.machine.apply(entry(index)) for index in (1, 2, 3)] == [1, 2, 3]
+    assert bench.names() == []
+
+
+@pytest.mark.parametrize("other", [entry(1, term=2), entry(1, data=b"y")])
+def test_another_entry_at_the_same_index_is_told(bench: Bench, other: Entry) -> None:
+    bench.life(1)[1].machine.apply(entry(1))
+    bench.life(2)[1].machine.apply(other)
+    assert bench.names() == ["state-machine-safety"]
+
+
+def test_a_gap_is_told_and_a_restored_snapshot_is_none(bench: Bench) -> None:
+    _, replica = bench.life(1)
+    replica.machine.apply(entry(1))
+    replica.machine.restore(b"")
+    replica.machine.apply(entry(7))
+    assert bench.names() == []
+    replica.machine.apply(entry(9))
+    assert bench.names() == ["applied-in-order"]
+
+
+def test_two_leaders_of_one_term_are_told_and_one_in_each_is_fine(bench: Bench) -> None:
+    for node_id, term in ((1, 1), (2, 2)):
+        multiraft, replica = bench.life(node_id)
+        replica.node.is_leader, replica.node.term = True, Term(term)
+        multiraft.role_changed(replica)
+    assert bench.names() == []
+    multiraft, replica = bench.life(3)
+    replica.node.is_leader, replica.node.term = True, Term(2)
+    multiraft.role_changed(replica)
+    assert bench.names() == ["election-safety"]
+
+
+@pytest.mark.parametrize(
+    ("held", "broken"), [({1: 1}, []), ({}, ["leader-completeness"]), ({1: 2}, ["leader-completeness"])]
+)
+def test_a_leader_without_what_was_committed_is_told(bench: Bench, held: dict[int, int], broken: list[str]) -> None:
+    bench.life(1)[1].machine.apply(entry(1))
+    multiraft, replica = bench.life(2)
+    replica.node.is_leader, replica.node.term, replica.node.terms = True, Term(3), held
+    multiraft.role_changed(replica)
+    assert bench.names() == broken
+
+
+@pytest.mark.parametrize(
+    ("known", "broken"),
+    [(FakeHardState(5, 2), []), (FakeHardState(6, None), []), (FakeHardState(5, None), ["promise-not-durable"])],
+)
+def test_a_vote_that_left_and_is_forgotten_is_told(bench: Bench, known: FakeHardState, broken: list[str]) -> None:
+    multiraft, _ = bench.life(1)
+    vote = RequestVoteResponse(NodeId(1), NodeId(2), Term(5), True)
+    multiraft.send(GROUP, [vote])
+    bench.life(1, known)
+    assert bench.names() == broken
+
+
+def test_a_refused_disk_is_told_unless_it_was_damaged(bench: Bench) -> None:
+    bench.observer.damaged.add(1)
+    bench.observer.exited(1, StartError(13, "damaged"))
+    bench.observer.exited(2, StartError(14, "full"))
+    assert bench.names() == []
+    bench.observer.exited(2, StartError(13, "damaged"))
+    assert bench.names() == ["damage"]
+
+
+def test_a_case_s_settings_reach_the_groups(bench: Bench) -> None:
+    multiraft, _ = bench.life(1)
+    raft = Case(level="full", seed=1).raft
+    assert multiraft.options.snapshot_entries == raft.snapshot_entries
+    assert multiraft._raft.max_inflight_messages == raft.max_inflight_messages
