@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from seatrial.sim.case import Fault
+from seatrial.sim.faults import KINDS
 from seatrial.sim.full import (
     nemesis_cluster,
     nemesis_disk,
@@ -21,6 +22,7 @@ from seatrial.sim.full import (
 )
 from seatrial.sim.full.carried import Carried, Carriers
 from seatrial.sim.full.cluster import Cluster
+from seatrial.sim.full.survivable import bears_damage
 
 CARRIERS: Final[Carriers] = {
     **nemesis_network.CARRIERS,
@@ -62,6 +64,8 @@ class Nemesis:
     def _begin(self, fault: Fault) -> None:
         if self._healed:
             return
+        if KINDS[fault.kind].damaging and not bears_damage(self._cluster, fault.nodes):
+            return  # it would be more than Raft claims to survive, and a violation no bug
         self._done[fault.kind] += 1
         under_way = UnderWay(fault, CARRIERS[fault.kind](self._cluster, fault))
         self._under_way.append(under_way)
