@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from seatrial.sim.budget import over_budget
 from seatrial.sim.case import Fault
 from seatrial.sim.faults import KINDS
 from seatrial.sim.full import (
@@ -53,6 +54,7 @@ class Nemesis:
         self._bit: Counter[str] = Counter()
         self._under_way: list[UnderWay] = []
         self._healed = False
+        self._within_budget = over_budget(cluster.case) is None
 
     def plan(self, faults: Iterable[Fault]) -> None:
         """Have every fault happen at its time.  Raises KeyError for a kind that this level has not."""
@@ -64,8 +66,8 @@ class Nemesis:
     def _begin(self, fault: Fault) -> None:
         if self._healed:
             return
-        if KINDS[fault.kind].damaging and not bears_damage(self._cluster, fault.nodes):
-            return  # it would be more than Raft claims to survive, and a violation no bug
+        if self._within_budget and KINDS[fault.kind].damaging and not bears_damage(self._cluster, fault.nodes):
+            return  # by now it would be more than Raft claims to survive, and a violation no bug
         self._done[fault.kind] += 1
         under_way = UnderWay(fault, CARRIERS[fault.kind](self._cluster, fault))
         self._under_way.append(under_way)

@@ -3,7 +3,8 @@
 A case damages the nodes of one fixed minority alone.  But a node that comes back without its disk has another id, and
 its predecessor stays a voter until its last replica has moved: three wipes of one machine, close together, can make a
 dead majority out of a living one.
-Rule: damage is carried out only while every group keeps a majority that nothing has damaged.
+Rule: a plan within the budget damages only while every group keeps a majority that nothing has damaged; a plan beyond
+it was asked for, and is carried out.
 """
 
 from __future__ import annotations
