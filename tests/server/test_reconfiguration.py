@@ -92,8 +92,20 @@ def test_joining_nodes_shall_vote_and_learners_shall_not() -> None:
 def test_leaving_nodes_go_when_their_turn_has_come_and_removed_ones_always() -> None:
     nodes = [node(1), node(2, NodeState.LEAVING)]
     now = configuration((1, 2, 3), (), (4,))
-    assert cluster_target(now, nodes, (NodeId(3), NodeId(4)), kept=(NodeId(2),)) == target((1, 2))
     assert cluster_target(now, nodes, (NodeId(3), NodeId(4))) == target((1,))
+
+
+def test_a_leaving_node_that_is_to_hear_more_loses_its_vote_to_who_takes_its_place() -> None:
+    """It once kept the vote until it left: of four voters one was dead, and the loss of one more was one too many."""
+    nodes = [node(1), node(2, NodeState.LEAVING), node(3), node(5, NodeState.JOINING)]
+    now = configuration((1, 2, 3), (), (5,))
+    wanted = cluster_target(now, nodes, (), kept=(NodeId(2),))
+    assert wanted == target((1, 3, 5), (2,))
+    step = next_step(now, wanted, (NodeId(5),))
+    assert step.change is not None
+    assert enter(now, step.change).voters == (1, 3, 5)
+    gone = configuration((1, 3, 5))
+    assert cluster_target(gone, nodes, (), kept=(NodeId(2),)) == target((1, 3, 5)), "who has left does not come back"
 
 
 def test_who_takes_part_in_any_role() -> None:

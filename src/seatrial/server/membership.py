@@ -115,7 +115,7 @@ class Membership:
             if not is_established(replica):
                 self.waiting_for.pop(replica.name, None)
                 continue
-            # The metadata comes last, so that a leaving node hears what becomes of its replicas.
+            # A leaving node hears by the metadata what becomes of its replicas: that, it leaves last.
             leaving = [n.node_id for n in metadata.nodes.values() if n.state == NodeState.LEAVING]
             kept = [n for n in leaving if replica is cluster.metadata_replica and self._holds(n)]
             target = cluster_target(

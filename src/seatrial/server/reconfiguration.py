@@ -65,14 +65,18 @@ def cluster_target(
     """Of a group in which every node takes part.
 
     Nodes that are members of the group and have not registered yet stay: a cluster registers node by node.
-    `kept`: leaving nodes whose turn has not come.
+    `kept`: leaving nodes that are still to hear what is decided.  They lose their vote with all others that leave, in
+    the change that gives it to who takes their place: with one voter more in between, of which the leaving one may be
+    dead, the group would bear the loss of nobody.
     """
     voters, learners = {*configuration.voters} - {*removed}, {*configuration.learners} - {*removed}
     for node in nodes:
         if node.state == NodeState.LEAVING:
-            if node.node_id not in kept:
-                voters.discard(node.node_id)
-                learners.discard(node.node_id)
+            present = node.node_id in voters or node.node_id in learners
+            voters.discard(node.node_id)
+            learners.discard(node.node_id)
+            if present and node.node_id in kept:
+                learners.add(node.node_id)
         elif node.state == NodeState.LEARNER:
             if node.node_id not in voters:
                 learners.add(node.node_id)
