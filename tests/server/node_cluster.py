@@ -45,8 +45,6 @@ class NodeCluster:
             advertise_kafka=Address(host, 9092),
             join=join,
             durability="os",
-            heartbeat_ms=20,
-            election_timeout_ms=150,
             http_token=self.token,
             uvloop=False,
         )
