@@ -191,7 +191,7 @@ class Client:
             data = Command(self._session, sequence, key, value).encode(load.payload_bytes)
         if random() < ANYWHERE:
             self._asks = self._any_node()
-        operation.request = Request(key, data, self._answered)
+        operation.request = Request(key, data, self._answered, not operation.repeatable)
         self._send(operation)
 
     def _any_node(self) -> int:

@@ -15,7 +15,7 @@ from seatrial.raft.config import RaftConfig
 from seatrial.raft.describe import describe_ready
 from seatrial.raft.errors import NotLeader, ProposalRefused
 from seatrial.raft.ids import Index
-from seatrial.raft.messages import Configuration, Entry, Message
+from seatrial.raft.messages import Configuration, Entry
 from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
@@ -171,7 +171,7 @@ class Host:
 
     # -- what happens to it ------------------------------------------------------------------------------------------
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: Any) -> None:
         """A message arrives."""
         if self._out:
             self._receive_out(message)
@@ -180,13 +180,13 @@ class Host:
         else:
             self._handle(message)
 
-    def _receive_filtered(self, _: int, message: Message) -> None:
+    def _receive_filtered(self, _: int, message: Any) -> None:
         if self._out:
             self._receive_out(message)
         else:
             self._handle(message)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Any) -> None:
         self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
         if self.trace is not None:
             self._say(f"<- {describe(message)}")
@@ -201,7 +201,7 @@ class Host:
         except ReadFailed:
             return
 
-    def _receive_out(self, message: Message) -> None:
+    def _receive_out(self, message: Any) -> None:
         self.messages_while_out += 1
         if self.paused:
             self._backlog.append((self.receive, message))
@@ -245,7 +245,10 @@ class Host:
             return
         self._now_us = now = self.clock.now_us()
         try:
-            self.node.forward(request.data, now)
+            if request.once:
+                self.node.propose(request.data, now)
+            else:
+                self.node.forward(request.data, now)
         except ProposalRefused:
             request.answer(request, self.node_id, None)
             return

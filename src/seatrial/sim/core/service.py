@@ -21,14 +21,18 @@ class Request:
 
     data: the command; b"" for a read.  answer: told (request, node id, result) of its end, if there is one; the result
     is the version written or the value read, or None where it was refused and nothing happened.
+    once: the command has no session, so it must not be passed on: links repeat messages, and it would be written twice.
     """
 
-    __slots__ = ("answer", "data", "key")
+    __slots__ = ("answer", "data", "key", "once")
 
-    def __init__(self, key: int, data: bytes, answer: Callable[[Request, int, int | None], None]) -> None:
+    def __init__(
+        self, key: int, data: bytes, answer: Callable[[Request, int, int | None], None], once: bool = False
+    ) -> None:
         self.key = key
         self.data = data
         self.answer = answer
+        self.once = once
 
 
 class Service:
