@@ -7,6 +7,7 @@ may want to read meanwhile goes to stderr.  A trace goes to stdout, line by line
 from __future__ import annotations
 
 import json as json_library
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ def sim_command(asked: Asked) -> int:
         if asked.case_file is not None or asked.seed is not None:
             return _one_case(asked, console)
         return _hunt(asked, console)
+    except BrokenPipeError:
+        # Whoever read our stdout has seen enough (`| head`): no complaint, and no second one at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return COULD_NOT_RUN
     except (OSError, ImportError, ZygoteFailed) as error:
         return _could_not_run(f"could not run at level {asked.level}: {error}", json=asked.json)
     finally:
