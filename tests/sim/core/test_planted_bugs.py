@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,8 +37,7 @@ class Around:
 
 def making(wrap: Callable[[RaftNode], Any], **settings: Any) -> Callable[..., tuple[Any, Any]]:
     def make_core(config: RaftConfig, disk: Any, **arguments: Any) -> tuple[Any, Any]:
-        changed = {name: getattr(config, name) for name in config.__slots__} | settings
-        node = RaftNode(RaftConfig(**changed), disk, **arguments)
+        node = RaftNode(replace(config, **settings), disk, **arguments)
         return wrap(node), node._core
 
     return make_core

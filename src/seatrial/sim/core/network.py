@@ -11,7 +11,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any, Final
 
-from seatrial.raft.messages import AppendEntries, ForwardProposal, InstallSnapshot, Message
+from seatrial.raft.messages import AppendEntries, ForwardProposal, InstallSnapshot
 from seatrial.sim.case import Network
 from seatrial.sim.world import World
 
@@ -19,7 +19,7 @@ MESSAGE_BYTES: Final = 40  # of a message without its payload, on a slow link
 _TAIL_TIMES: Final = 10  # a delay of the tail is so many times as long, and up to
 _TAIL_TIMES_MORE: Final = 40  # so many times more
 
-Receive = Callable[[Message], None]
+Receive = Callable[[Any], None]
 
 
 class Effect:
@@ -31,7 +31,7 @@ class Effect:
         self.kind = kind
         self.value = value
         self.hits = 0
-        self.held: list[tuple[Link, Message]] = []  # of a clog
+        self.held: list[tuple[Link, Any]] = []  # of a clog
         self.busy_until_us = 0  # of a slow link
 
 
@@ -68,7 +68,7 @@ class Link:
         self._arrival_us = 0  # of the message sent last
         self.effects: list[Effect] = []
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Any) -> None:
         if self.effects:
             self._send_through_faults(message)
             return
@@ -86,7 +86,7 @@ class Link:
         world.sequence += 1
         heappush(world.queue, (arrival, world.sequence, self._receive, message))
 
-    def _send(self, message: Message, late_us: int) -> None:
+    def _send(self, message: Any, late_us: int) -> None:
         """As `send`, through no fault of the case, but so much later."""
         draw = self._random()
         if draw < self._tail_below:
@@ -94,7 +94,7 @@ class Link:
         else:
             self._send_in_order(message, self._low + int((draw - self._tail_below) * self._spread) + late_us)
 
-    def _send_unusual(self, message: Message, draw: float, late_us: int) -> None:
+    def _send_unusual(self, message: Any, draw: float, late_us: int) -> None:
         """Lost, sent twice, or in the tail."""
         if draw < self._loss_below:
             return
@@ -105,7 +105,7 @@ class Link:
             delay *= _TAIL_TIMES + int(self._random() * _TAIL_TIMES_MORE)
         self._send_in_order(message, delay + late_us)
 
-    def _send_in_order(self, message: Message, delay_us: int) -> None:
+    def _send_in_order(self, message: Any, delay_us: int) -> None:
         self._arrival_us = max(self._world.now_us + delay_us, self._arrival_us)
         self._world.at(self._arrival_us, self._receive, message)
 
@@ -118,7 +118,7 @@ class Link:
         self._spread *= 1 - self._tail_below
         self._loss_below = self._duplicate_below = self._tail_below = 0.0
 
-    def _send_through_faults(self, message: Message) -> None:
+    def _send_through_faults(self, message: Any) -> None:
         late_us = 0
         overtakes = False
         for effect in self.effects:
@@ -153,7 +153,7 @@ class Link:
         else:
             self._send(message, late_us)
 
-    def _queue_behind(self, effect: Effect, message: Message) -> int:
+    def _queue_behind(self, effect: Effect, message: Any) -> int:
         """How long it takes until the last byte of the message is on its way over the slow link."""
         now = self._world.now_us
         starts = max(now, effect.busy_until_us)
@@ -161,7 +161,7 @@ class Link:
         return effect.busy_until_us - now
 
 
-def size_of(message: Message) -> int:
+def size_of(message: Any) -> int:
     """About how many bytes it has on the wire."""
     if isinstance(message, AppendEntries):
         return MESSAGE_BYTES + sum(len(entry.data) + 16 for entry in message.entries)

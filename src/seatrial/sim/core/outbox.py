@@ -6,8 +6,8 @@ Rule: a promise is looked at in the moment in which it is sent.  Knows nothing o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from seatrial.raft.messages import Message
 from seatrial.sim.core.ledger import PROMISES, Ledger, Watch
 from seatrial.sim.core.network import Link
 from seatrial.transport.filters import FilterSet
@@ -27,7 +27,7 @@ class Outbox:
         self._all_links = all_links
         self._links = {to: link for (sender, to), link in all_links.items() if sender == watch.node_id}
 
-    def send(self, messages: Sequence[Message], leads: bool) -> None:
+    def send(self, messages: Sequence[Any], leads: bool) -> None:
         """leads: a leader promises nothing but its commits, which the ledger sees otherwise."""
         if not leads:
             for message in messages:
@@ -42,7 +42,7 @@ class Outbox:
             if message.to in links:
                 links[message.to].send(message)
 
-    def _pass_on(self, _: int, message: Message) -> None:
+    def _pass_on(self, _: int, message: Any) -> None:
         """A filter let it go on: over the link of whoever it says it is from."""
         link = self._all_links.get((message.sender, message.to))
         if link is not None:
