@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeAlias
 
+import msgspec
+
 from seatrial.env import Rng
 from seatrial.sim.case import Case, Disk, Fault, Level, Load, Network, Raft
 from seatrial.sim.swarm import draw_case
@@ -254,6 +256,8 @@ def split_changes(seed: int, level: Level) -> Case:
         else:
             faults.append(_change(cut_us + rng.integer(-4_000, 4_000), 60_000, "add-voter", rng.choice((4, 5))))
         faults += [_campaign(cut_us + 80_000, rng.choice(others)), _campaign(cut_us + 200_000, leader)]
+        if rng.chance(0.5):
+            faults.append(_kill(cut_us + 150_000, 20_000, leader))  # or it goes on leading, and cannot be elected anew
         if rng.chance(0.3):
             faults.append(_kill(cut_us + 370_000, 20_000, rng.integer(1, 5)))
         at_us = cut_us + 450_000
@@ -265,8 +269,30 @@ def split_changes(seed: int, level: Level) -> Case:
         duration_us=3_000_000,
         network=_EVEN_NETWORK,
         disk=_QUICK_DISK,
-        raft=_STEERED,
+        raft=msgspec.structs.replace(_STEERED, snapshot_entries=rng.choice((10, 200)), keep_entries=2),
         load=Load(clients=4, rate=100, reads=0.2),
+        faults=_in_order(faults),
+    )
+
+
+def late_hand_over(seed: int, level: Level) -> Case:
+    """The order to take over is under way for so long that it was given up, and more was committed meanwhile."""
+    rng = Rng(seed).child("late hand-over")
+    faults = [_campaign(5_000, 1)]
+    for at_us in range(500_000, 4_500_000, 1_000_000):
+        heir = rng.integer(1, 3)
+        into = tuple((other, heir) for other in (1, 2, 3) if other != heir)
+        faults.append(Fault(at_us=at_us, kind="clog", duration_us=600_000, links=into))
+        faults.append(Fault(at_us=at_us + 1_000, kind="transfer", nodes=(heir,)))
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=5_000_000,
+        network=_EVEN_NETWORK,
+        disk=_QUICK_DISK,
+        raft=Raft(election_timeout_us=200_000, heartbeat_us=30_000),
+        load=Load(clients=3, rate=20, reads=0.1),
         faults=_in_order(faults),
     )
 
@@ -335,6 +361,49 @@ def power_cuts(seed: int, level: Level) -> Case:
     )
 
 
+def kills(seed: int, level: Level) -> Case:
+    """One process after the other is killed while answers are under way on a slow network, so that clients repeat."""
+    rng = Rng(seed).child("kills")
+    order = [1, 2, 3] * 4
+    rng.shuffle(order)
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=4_000_000,
+        network=Network(delay_us=(3_000, 6_000), tail=0.0),
+        disk=Disk(sync_us=(500, 2_000)),
+        raft=Raft(
+            election_timeout_us=150_000, heartbeat_us=40_000, snapshot_entries=rng.integer(4, 12), keep_entries=1
+        ),
+        load=Load(clients=6, rate=100, reads=0.4, keys=1, kafka_rate=100, partitions=1),
+        faults=tuple(
+            _kill(at_us + rng.integer(0, 60_000), rng.integer(40_000, 150_000), node)
+            for at_us, node in zip(range(500_000, 3_740_000, 270_000), order, strict=True)
+        ),
+    )
+
+
+def torn_writes(seed: int, level: Level) -> Case:
+    """One machine after the other loses its power in the middle of slow writes, of which some sectors stay."""
+    rng = Rng(seed).child("torn writes")
+    faults = [
+        Fault(at_us=at_us + rng.integer(0, 60_000), kind="crash", duration_us=20_000, nodes=(node,), mode="power")
+        for at_us, node in zip(range(400_000, 2_800_000, 200_000), [1, 2, 3] * 4, strict=True)
+    ]
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=3_000_000,
+        network=Network(delay_us=(100, 500), tail=0.0),
+        disk=Disk(sync_us=(5_000, 12_000), unsynced="some"),
+        raft=Raft(election_timeout_us=250_000, heartbeat_us=40_000, snapshot_entries=500),
+        load=Load(clients=6, rate=100, reads=0.0, keys=3, kafka_rate=120, partitions=1),
+        faults=tuple(faults),
+    )
+
+
 def hand_overs(seed: int, level: Level) -> Case:
     """Leaders are cut off, killed, paused, told to hand over, again and again, under load; snapshots are frequent."""
     rng = Rng(seed).child("hand-overs")
@@ -393,8 +462,19 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "split-changes": Family(
         meaning="members change at a leader that is cut off while the others elect their own.", draw=split_changes
     ),
+    "late-hand-over": Family(
+        meaning="a transfer is given up, and its order to campaign arrives after more was committed.",
+        draw=late_hand_over,
+    ),
     "power-cuts": Family(
         meaning="machines lose their power again and again, one or all of them, and some syncs fail.", draw=power_cuts
+    ),
+    "kills": Family(
+        meaning="processes are killed while answers are under way on a slow network, so that clients repeat.",
+        draw=kills,
+    ),
+    "torn-writes": Family(
+        meaning="machines lose their power in the middle of writes, of which some sectors stay.", draw=torn_writes
     ),
     "hand-overs": Family(
         meaning="leaders are cut off, killed, paused or hand over again and again; snapshots are frequent.",

@@ -32,6 +32,7 @@ ELECTION_MUTANTS: Final = (
         and (message.leadership_transfer or not core.is_sticky())
 """,
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="log-check-by-length",
@@ -41,6 +42,7 @@ ELECTION_MUTANTS: Final = (
         before="return last_log_term > own or (last_log_term == own and last_log_index >= self.last_index)",
         after="return last_log_index >= self.last_index",
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="vote-before-save",
@@ -280,16 +282,6 @@ SNAPSHOT_MUTANTS: Final = (
         cases="many-chunks",
     ),
     Mutant(
-        name="snapshot-acked-before-save",
-        summary="A follower says that a snapshot is installed before it is on its disk.",
-        source="Raft §7; etcd's snapshot must be saved before the hard state",
-        module=_FOLLOWING,
-        before="core.messages_after_save.append(\n        InstallSnapshotResponse(",
-        after="core.messages.append(\n        InstallSnapshotResponse(",
-        level="core",
-        cases="many-chunks",
-    ),
-    Mutant(
         name="stale-snapshot-installed",
         summary="A snapshot that is behind what is committed here is installed all the same.",
         source="etcd-io/raft `restore`: ignore a snapshot at or below the commit index",
@@ -387,8 +379,8 @@ PROGRESS_MUTANTS: Final = (
         summary="A leader whose append was refused sends the same one again.",
         source="Raft §5.3: decrement nextIndex and retry",
         module=_PROGRESS,
-        before="next_index = max(min(prev_log_index, agreed_at_most + 1), self.match_index + 1)",
-        after="next_index = self.next_index",
+        before="prev_log_index <= self.match_index or prev_log_index >= self.next_index:",
+        after="prev_log_index <= self.next_index:",
         level="core",
     ),
     Mutant(
@@ -434,15 +426,6 @@ PROGRESS_MUTANTS: Final = (
         level="core",
     ),
     Mutant(
-        name="transfer-never-given-up",
-        summary="A transfer to a node that does not answer keeps the leader from taking commands for ever.",
-        source="dissertation §3.10: after an election timeout the transfer is aborted",
-        module="seatrial.raft.transfer",
-        before="if leadership.transfer_to is not None and core.now_us >= leadership.transfer_deadline_us:",
-        after="if leadership.transfer_to is not None and core.now_us < 0:",
-        level="core",
-    ),
-    Mutant(
         name="transfer-skips-log-check",
         summary="A candidate that was handed the leadership is elected whatever its log.",
         source="dissertation §3.10: only the election timeout is skipped, not the rules of voting",
@@ -456,5 +439,6 @@ PROGRESS_MUTANTS: Final = (
         and (message.leadership_transfer or core.log.is_up_to_date(message.last_log_index, message.last_log_term))
 """,
         level="core",
+        cases="late-hand-over",
     ),
 )

@@ -10,7 +10,7 @@ from seatrial.sim.mutants_catalogue import MUTANTS
 from seatrial.sim.mutants_table import page, result_line, summary_line
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "mutants.md"
-FIRST, SECOND = list(MUTANTS)[:2]
+FIRST, SECOND = [mutant.name for mutant in MUTANTS.values() if mutant.cases == "swarm"][:2]
 
 
 def result(name: str, *, found: bool, seeds_tried: int = 7, problem: str = "") -> MutantResult:
@@ -52,6 +52,10 @@ def test_every_mutant_has_a_row_also_before_it_is_hunted() -> None:
 def test_a_row_says_where_a_mutant_was_found_and_which_promise_broke() -> None:
     cells = rows(page([result(FIRST, found=True)]))[FIRST]
     assert cells[2:] == [MUTANTS[FIRST].level, "7", "6", "1.2", "election-safety"]
+
+
+def test_a_row_names_the_family_of_a_mutant_that_is_not_left_to_the_swarm() -> None:
+    assert rows(page([]))["commit-older-terms"][2] == "core, figure-8"
 
 
 def test_a_mutant_that_was_not_found_is_not_hidden() -> None:
