@@ -1,7 +1,8 @@
 """Imports, before any simulated code runs, what the server and the clients would import while they run.
 
 Rule: an import under simulation would open files, and take what a cached or a fresh compilation allocates into the run.
-This is about the real process: it is imported for its effect.
+It happens when this module is imported, and so in the zygote: in each case's own process it would take a tenth of a
+second.  This is about the real process: it is imported for its effect.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ LATE_IMPORTS: Final = (
 )
 
 
+for _name in LATE_IMPORTS:
+    importlib.import_module(_name)
+
+
 def warm() -> None:
-    """Once in a process; cheap afterwards."""
+    """Before a run: whatever is imported only now, all the same, leaves no file."""
     sys.dont_write_bytecode = True
-    for name in LATE_IMPORTS:
-        importlib.import_module(name)
