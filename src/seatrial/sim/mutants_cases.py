@@ -362,10 +362,13 @@ def power_cuts(seed: int, level: Level) -> Case:
 
 
 def kills(seed: int, level: Level) -> Case:
-    """One process after the other is killed while answers are under way on a slow network, so that clients repeat."""
+    """Processes are killed, one or all, while answers are under way on a slow network, so that clients repeat."""
     rng = Rng(seed).child("kills")
-    order = [1, 2, 3] * 4
-    rng.shuffle(order)
+    faults = []
+    for at_us in range(500_000, 3_740_000, 270_000):
+        nodes = (1, 2, 3) if rng.chance(0.3) else (rng.integer(1, 3),)
+        begin_us, lasting_us = at_us + rng.integer(0, 60_000), rng.integer(40_000, 150_000)
+        faults += [_kill(begin_us, lasting_us, node) for node in nodes]
     return Case(
         level=level,
         seed=seed,
@@ -377,10 +380,29 @@ def kills(seed: int, level: Level) -> Case:
             election_timeout_us=150_000, heartbeat_us=40_000, snapshot_entries=rng.integer(4, 12), keep_entries=1
         ),
         load=Load(clients=6, rate=100, reads=0.4, keys=1, kafka_rate=100, partitions=1),
-        faults=tuple(
-            _kill(at_us + rng.integer(0, 60_000), rng.integer(40_000, 150_000), node)
-            for at_us, node in zip(range(500_000, 3_740_000, 270_000), order, strict=True)
-        ),
+        faults=tuple(faults),
+    )
+
+
+def deaf_leaders(seed: int, level: Level) -> Case:
+    """One node after the other hears nothing of the others, who hear it: a leader then acts without knowing it."""
+    rng = Rng(seed).child("deaf leaders")
+    order = [1, 2, 3]
+    rng.shuffle(order)
+    faults = []
+    for turn, node in enumerate(order):
+        into = tuple((other, node) for other in (1, 2, 3) if other != node)
+        at_us = 500_000 + turn * 2_200_000 + rng.integer(0, 100_000)
+        faults.append(Fault(at_us=at_us, kind="cut", duration_us=1_800_000, links=into, mode="one-way"))
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=7_200_000,
+        network=Network(delay_us=(200, 800), tail=0.0),
+        raft=Raft(election_timeout_us=200_000, heartbeat_us=40_000),
+        load=Load(clients=4, rate=40, reads=0.3, keys=1, kafka_rate=10, partitions=1),
+        faults=tuple(faults),
     )
 
 
@@ -468,6 +490,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "power-cuts": Family(
         meaning="machines lose their power again and again, one or all of them, and some syncs fail.", draw=power_cuts
+    ),
+    "deaf-leaders": Family(
+        meaning="one node after the other hears nothing of the others, who hear it.", draw=deaf_leaders
     ),
     "kills": Family(
         meaning="processes are killed while answers are under way on a slow network, so that clients repeat.",

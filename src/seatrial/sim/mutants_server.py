@@ -89,19 +89,9 @@ MACHINE_MUTANTS: Final = (
 
 KAFKA_MUTANTS: Final = (
     Mutant(
-        name="fetch-repeats-batch-before",
-        summary="A fetch begins with the batch that ends where it was asked to begin, and so never gets on.",
-        source="an off-by-one between the last offset and the next; Kafka's offsets are 0-based, its ends exclusive",
-        module="seatrial.server.partition",
-        before="if base_offset + count <= offset:",
-        after="if base_offset + count < offset:",
-        level="full",
-        cases="hand-overs",
-    ),
-    Mutant(
         name="fetch-skips-a-batch",
         summary="A fetch leaves out a batch whose last record is the one that was asked for.",
-        source="the same off-by-one in the other direction",
+        source="an off-by-one between the last offset and the next; Kafka's ends are exclusive",
         module="seatrial.server.partition",
         before="if base_offset + count <= offset:",
         after="if base_offset + count <= offset + 1:",
@@ -129,7 +119,7 @@ SERVER_MUTANTS: Final = (
         before="            self.host.send(self.group, ready.messages)\n",
         after="            self.host.send(self.group, ready.messages + ready.messages_after_save)\n",
         level="full",
-        cases="hand-overs",
+        cases="power-cuts",
     ),
     Mutant(
         name="another-entry-answers",
@@ -149,7 +139,7 @@ SERVER_MUTANTS: Final = (
         before='fail(waiter.future, OutcomeUnknown(f"lost the lead',
         after='fail(waiter.future, ProposalLost(f"lost the lead',
         level="full",
-        cases="hand-overs",
+        cases="deaf-leaders",
     ),
     Mutant(
         name="snapshot-loses-last-entry",
@@ -189,7 +179,7 @@ SERVER_MUTANTS: Final = (
         before='if consistency == "stale" or self._unsafe_stale_reads:',
         after='if consistency == "stale" or self._replica.node.is_leader:',
         level="full",
-        cases="hand-overs",
+        cases="deaf-leaders",
     ),
     Mutant(
         name="write-repeated-without-session",
@@ -199,7 +189,7 @@ SERVER_MUTANTS: Final = (
         before="patience = min(SESSION_RESEND_S, left) if repeatable else left",
         after="patience = min(SESSION_RESEND_S, left)",
         level="full",
-        cases="kills",
+        cases="deaf-leaders",
     ),
     Mutant(
         name="request-ids-repeat",
