@@ -18,6 +18,7 @@ from seatrial.transport.filters.table import RULES
 
 Link = tuple[int, int]
 PLAIN_RULES: Final = ("drop-", "lose-", "delay-", "reorder-", "hold-", "duplicate-", "replay-")
+BURST_US_MIN: Final = 500
 LASTING_MAX_US: Final = 5_000_000
 FAIR_RULES: Final = tuple(name for name, rule in RULES.items() if rule.fair)
 # The rules that are about more than one kind of message: few, so drawn for themselves as well.
@@ -45,15 +46,22 @@ def log_uniform(rng: Rng, low: float, high: float) -> float:
 
 
 def draw_fault(
-    rng: Rng, level: Level, population: Population, *, weights: Mapping[str, float], duration_us: int, lasting_us: float
+    rng: Rng,
+    level: Level,
+    population: Population,
+    *,
+    weights: Mapping[str, float],
+    duration_us: int,
+    lasting_us: float,
+    bursts_us: Sequence[int] = (),
 ) -> Fault | None:
     """One fault of a kind drawn by weight; None where the draw has nothing to hit.
 
-    lasting_us: about the middle of the durations.
+    lasting_us: about the middle of the durations.  bursts_us: behind which times it strikes; none: whenever.
     """
     name = _kind(rng, weights)
     kind = KINDS[name]
-    at_us = int(rng.random() * duration_us)
+    at_us = _when(rng, duration_us, lasting_us, bursts_us)
     lasting = log_uniform(rng, lasting_us / SPREAD, lasting_us * SPREAD) if kind.lasting else 0
     mode = _mode(rng, name, population)
     links: tuple[Link, ...] = ()
@@ -73,6 +81,13 @@ def draw_fault(
         value=_value(rng, name, mode),
         mode=mode,
     )
+
+
+def _when(rng: Rng, duration_us: int, lasting_us: float, bursts_us: Sequence[int]) -> int:
+    at_us = int(rng.random() * duration_us)
+    if not bursts_us:
+        return at_us
+    return min(duration_us - 1, rng.choice(bursts_us) + int(log_uniform(rng, BURST_US_MIN, BURST_US_MIN + lasting_us)))
 
 
 def _kind(rng: Rng, weights: Mapping[str, float]) -> str:

@@ -31,6 +31,7 @@ SIZES: Final[dict[Level, dict[int, int]]] = {
 }
 # Faults a virtual second: (least, most).
 PACE: Final[dict[Level, tuple[float, float]]] = {"core": (0.2, 8.0), "full": (0.1, 2.0)}
+LASTING: Final = (0.1, 4.0)  # election timeouts: (least, most)
 FAULTS_MAX: Final = 400
 QUIET: Final = 0.02  # share of cases without any fault: the fast path deserves a search too
 # How likely it is that a seed has a kind at all; the rest have the last.
@@ -76,9 +77,9 @@ def draw_case(
         disk=_disk(rng.child("disk")),
         raft=_raft(rng.child("raft")),
         load=_load(rng.child("load"), level),
-        faults=_faults(rng, level, size, spares, duration, enabled),
     )
-    return _within_budget(case)
+    case = _within_budget(case)
+    return _with_honest_clocks(msgspec.structs.replace(case, faults=_faults(rng, case, enabled)))
 
 
 def _weighted(rng: Rng, weights: dict[int, int]) -> int:
@@ -116,35 +117,45 @@ def _enabled_kinds(rng: Rng, possible: list[str]) -> dict[str, float]:
     return enabled
 
 
-def _faults(
-    rng: Rng, level: Level, size: int, spares: int, duration_us: int, enabled: dict[str, float]
-) -> tuple[Fault, ...]:
+def _faults(rng: Rng, case: Case, enabled: dict[str, float]) -> tuple[Fault, ...]:
     if not enabled:
         return ()
-    everyone = tuple(range(1, size + spares + 1))
+    everyone = tuple(range(1, case.nodes + case.spares + 1))
+    first = everyone[: case.nodes]
     damaging = any(KINDS[name].damaging for name in enabled)
-    fragile = tuple(sorted(rng.child("fragile").sample(range(1, size + 1), (size - 1) // 2))) if damaging else ()
+    fragile = tuple(sorted(rng.child("fragile").sample(first, (case.nodes - 1) // 2))) if damaging else ()
     population = Population(
-        first=everyone[:size],
-        spares=everyone[size:],
+        first=first,
+        spares=everyone[case.nodes :],
         fragile=fragile,
-        may_leave=fragile if damaging else everyone[:size],
+        may_leave=fragile if damaging else first,
     )
-    pace = log_uniform(rng.child("pace"), *PACE[level])
-    count = min(FAULTS_MAX, max(1, round(pace * duration_us / SECOND_US)))
-    lasting_us = log_uniform(rng.child("lasting"), 20_000, SECOND_US)  # about the middle of this seed's durations
+    pace = log_uniform(rng.child("pace"), *PACE[case.level])
+    count = min(FAULTS_MAX, max(1, round(pace * case.duration_us / SECOND_US)))
+    # About the middle of this seed's durations, in election timeouts: most of what goes wrong, goes wrong because a
+    # leader is away for about as long as it takes to elect another.
+    lasting_us = log_uniform(rng.child("lasting"), *LASTING) * case.raft.election_timeout_us
+    bursts_us = _bursts(rng.child("bursts"), count, case.duration_us)
     drawn = [
         draw_fault(
             rng.child(f"fault {number}"),
-            level,
+            case.level,
             population,
             weights=enabled,
-            duration_us=duration_us,
+            duration_us=case.duration_us,
             lasting_us=lasting_us,
+            bursts_us=bursts_us,
         )
         for number in range(count)
     ]
     return tuple(sorted((fault for fault in drawn if fault is not None), key=lambda fault: fault.at_us))
+
+
+def _bursts(rng: Rng, count: int, duration_us: int) -> list[int]:
+    """When so many faults strike, several at a time, as one trouble brings another; in half of the seeds whenever."""
+    if rng.chance(0.5):
+        return []
+    return [int(rng.random() * duration_us) for _ in range(max(1, count // rng.integer(2, 8)))]
 
 
 def _network(rng: Rng, level: Level) -> Network:
@@ -215,14 +226,13 @@ def _within_budget(case: Case) -> Case:
         max_inflight_messages=max(raft.max_inflight_messages, int(messages) + 1),
         snapshot_chunk_bytes=max(raft.snapshot_chunk_bytes, state_bytes // 16),
     )
-    case = msgspec.structs.replace(case, raft=raft)
-    if raft.lease_reads:
-        case = _with_honest_clocks(case)
-    return case
+    return msgspec.structs.replace(case, raft=raft)
 
 
 def _with_honest_clocks(case: Case) -> Case:
-    """Rates that no two nodes differ in by more than leases allow."""
+    """The case with rates that no two nodes differ in by more than leases allow, where it reads by lease."""
+    if not case.raft.lease_reads:
+        return case
     most = budget.LEASE_DRIFT_PPM // 5  # a node's own drift and a fault's, on two nodes: below the whole
     faults = tuple(
         msgspec.structs.replace(fault, value=max(-most, min(most, fault.value)))
