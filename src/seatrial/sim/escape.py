@@ -26,7 +26,6 @@ from seatrial.sim import shim
 
 if TYPE_CHECKING:
     from seatrial.sim.hosts import SimHost
-    from seatrial.sim.loop import SimLoop
 
 _INSTEAD: Final = {
     "subprocess.Popen": "a process was started; make what it does a host of its own",
@@ -57,11 +56,10 @@ class Current:
     escapes: every SimEscape that was raised since the last run, also those that a library caught.
     """
 
-    __slots__ = ("escapes", "host", "last", "numbers", "shimmed")
+    __slots__ = ("escapes", "host", "numbers", "shimmed")
 
     def __init__(self) -> None:
         self.host: SimHost | None = None
-        self.last: SimLoop | None = None  # whose hooks for async generators are set
         self.escapes: list[SimEscape] = []
         numbers = shim.loaded()
         self.shimmed = numbers is not None

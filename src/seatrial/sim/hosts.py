@@ -3,7 +3,8 @@
 A crash drops the loop with all that it would have run: no `finally`, no `__del__`, no goodbye.  Starting again gives a
 new loop, and a program that has to be spawned anew.  A paused host stands still while its clock and the network go on.
 
-Rule: at any time a host has at most one event in the world that counts, so that an idle host costs nothing.
+Rule: at any time a host has at most one event in the world that counts, so that an idle host costs nothing; those that
+no longer count stay where they are, and count again when their time is wanted again.
 Knows nothing of what programs do.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -56,6 +56,7 @@ class SimHost:
         self.powered = False
         self.exit_code: object = None
         self._wake_us: int | None = None
+        self._planned: set[int] = set()  # the times at which the world will wake it, wanted or not
         self._busy_us = 0
         self._task_names = 0
         self.boot()
@@ -171,12 +172,16 @@ class SimHost:
             self._plan(due_us)
 
     def _plan(self, due_us: int) -> None:
-        due_us = max(due_us, self._busy_us)
+        if due_us < self._busy_us:
+            due_us = self._busy_us
         if self._wake_us is None or due_us < self._wake_us:
             self._wake_us = due_us
-            self.world.at(due_us, self._woken, due_us)
+            if due_us not in self._planned:  # a timer's time is often planned already, from before something else came
+                self._planned.add(due_us)
+                self.world.at(due_us, self._woken, due_us)
 
     def _woken(self, planned_us: int) -> None:
+        self._planned.discard(planned_us)
         if planned_us != self._wake_us:
             return  # it was woken earlier, for something else
         self._wake_us = None
@@ -187,29 +192,17 @@ class SimHost:
         world, loop = self.world, self.loop
         start_us = world.now_us
         ran = 0
-        self._enter(loop)
+        current.enter(self, start_us)
+        events._set_running_loop(loop)
         try:
             ran = loop.run_some()
         except SystemExit as stop:
             self.exit_code = stop.code
             self.crash(power=False)
         finally:
-            self._leave()
+            events._set_running_loop(None)
+            current.leave()
             self._busy_us, world.now_us = world.now_us, start_us
         self.network.count_callbacks(ran)
         if self.is_up:
             self.arm()
-
-    def _enter(self, loop: SimLoop) -> None:
-        if current.last is not loop:
-            current.last = loop
-            sys.set_asyncgen_hooks(
-                firstiter=loop._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
-                finalizer=loop._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
-            )
-        current.enter(self, self.world.now_us)
-        events._set_running_loop(loop)
-
-    def _leave(self) -> None:
-        events._set_running_loop(None)
-        current.leave()

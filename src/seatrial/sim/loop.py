@@ -15,12 +15,13 @@ import contextvars
 import math
 from asyncio import events
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple
 
 from seatrial.sim.escape import current, escape
 from seatrial.sim.shim import WORLD_US
+from seatrial.sim.trace import name_of
 
 if TYPE_CHECKING:
     from seatrial.sim.hosts import SimHost
@@ -40,28 +41,22 @@ class SimFuture(asyncio.Future[Any]):
 
     def __init__(self, *, loop: SimLoop) -> None:
         super().__init__(loop=loop)
-        self._number = loop.next_number()
+        self._number: int = next(loop.numbers)
 
     def __hash__(self) -> int:
         return self._number
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 class SimTask(asyncio.Task[Any]):
     """A task, alike."""
 
     def __init__(self, coroutine: Any, *, loop: SimLoop, **named: Any) -> None:
-        self._number = loop.next_number()
+        self._number: int = next(loop.numbers)
         super().__init__(coroutine, loop=loop, **named)
         self._log_destroy_pending = False  # a run ends when it ends, whatever still waits
 
     def __hash__(self) -> int:
         return self._number
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 def _refused(name: str, instead: str) -> Callable[..., NoReturn]:
@@ -77,7 +72,10 @@ _PROCESSES: Final = "make what the process does a host of its own"
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """The event loop of one simulated host; what it cannot do raises SimEscape."""
+    """The event loop of one simulated host; what it cannot do raises SimEscape.
+
+    numbers: of its tasks and futures, in the order of their making over all hosts.
+    """
 
     add_reader = _refused("add_reader", _DESCRIPTORS)  # type: ignore[assignment]
     add_writer = _refused("add_writer", _DESCRIPTORS)  # type: ignore[assignment]
@@ -99,10 +97,14 @@ class SimLoop(asyncio.BaseEventLoop):
     subprocess_exec = _refused("subprocess_exec", _PROCESSES)
     subprocess_shell = _refused("subprocess_shell", _PROCESSES)
 
+    # Asked for each handle and each future, so it is a function in C that says False: there is no debug mode here.
+    get_debug = bool
+
     def __init__(self, host: SimHost) -> None:
         self.host = host
         super().__init__()
         self.world = host.world
+        self.numbers: Iterator[int] = host.network.numbers
         self._clock = host.clock
         self._clock_resolution = RESOLUTION_S
         self._ready: deque[events.Handle] = deque()
@@ -171,19 +173,17 @@ class SimLoop(asyncio.BaseEventLoop):
             return None
         return self._clock.world_time(timers[0][0])
 
-    def _begin_turn(self) -> int:
-        """Move the timers that are due to the ready callbacks; how many callbacks this turn has."""
+    def _take_due_timers(self) -> None:
+        """Move the timers that are due to the ready callbacks."""
         timers = self._timers
-        if timers:
-            now_us = self._clock.now_us()
-            while timers and timers[0][0] <= now_us:
-                handle = heappop(timers)[2]
-                handle._scheduled = False  # type: ignore[attr-defined]
-                if handle._cancelled:
-                    self._timer_cancelled_count -= 1
-                else:
-                    self._ready.append(handle)
-        return len(self._ready)
+        now_us = self._clock.now_us()
+        while timers and timers[0][0] <= now_us:
+            handle = heappop(timers)[2]
+            handle._scheduled = False  # type: ignore[attr-defined]
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                self._ready.append(handle)
 
     def run_some(self) -> int:
         """Run turns until there is nothing to do, another event of the world is due, or it is far enough ahead.
@@ -191,17 +191,23 @@ class SimLoop(asyncio.BaseEventLoop):
         Returns how many callbacks ran; the world's time is then when the last of them ended.
         """
         world, ready, host = self.world, self._ready, self.host
-        callback_line, numbers, name = host.network.trace.callback, current.numbers, host.name
+        queue, callback_line, numbers, name = world.queue, host.network.trace.callback, current.numbers, host.name
         now_us = world.now_us
         limit_us = now_us + LOOKAHEAD_US
+        first, first_us = None, 0  # of the timers, and when that is by the world's time: clocks keep their rate here
         ran = 0
         left = self._left_of_turn
         while now_us < limit_us:
             if left == 0:
-                other_us = world.next_us()
-                if other_us is not None and other_us < now_us:
+                if queue and queue[0][0] < now_us:
                     break
-                left = self._begin_turn()
+                if timers := self._timers:
+                    if timers[0] is not first:
+                        first = timers[0]
+                        first_us = self._clock.world_time(first[0])
+                    if first_us <= now_us:
+                        self._take_due_timers()
+                left = len(ready)
                 if left == 0:
                     break
             left -= 1
@@ -210,14 +216,24 @@ class SimLoop(asyncio.BaseEventLoop):
                 continue
             world.now_us = numbers[WORLD_US] = now_us = now_us + CALLBACK_US
             callback_line(now_us, name, handle._callback)  # type: ignore[attr-defined]
-            handle._run()
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # a callback's error ends nothing but the callback
+                self._callback_failed(handle, error)
             ran += 1
             now_us = world.now_us  # it may have been charged for more (`SimHost.charge`)
-            if world.halted or not host.runs(self):
+            if world.halted or host.loop is not self or not host.is_up:
                 break
         self._left_of_turn = left
         world.events += ran
         return ran
+
+    def _callback_failed(self, handle: events.Handle, error: BaseException) -> None:
+        """As `Handle._run` says it."""
+        told = f"Exception in callback {name_of(handle._callback)}"  # type: ignore[attr-defined]
+        self.call_exception_handler({"message": told, "exception": error, "handle": handle})
 
     def run_forever(self) -> None:
         raise escape("a simulated loop is run by its world; spawn the coroutine on its host and run the world")
@@ -229,9 +245,6 @@ class SimLoop(asyncio.BaseEventLoop):
         return current.host is self.host
 
     # Tasks and futures
-
-    def next_number(self) -> int:
-        return self.host.network.next_number()
 
     def create_future(self) -> asyncio.Future[Any]:
         return SimFuture(loop=self)

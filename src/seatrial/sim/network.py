@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Iterable
+from itertools import count
 from typing import Any, Final
+from weakref import ReferenceType, ref
 
 from seatrial.sim.case import Network
 from seatrial.sim.escape import current, install, seed_shared
 from seatrial.sim.hosts import SimHost
 from seatrial.sim.links import Link
+from seatrial.sim.loop import SimLoop
 from seatrial.sim.stack import LOCAL_NAMES
 from seatrial.sim.tcp import Direction, reset_by_peer
 from seatrial.sim.trace import Trace
@@ -33,8 +37,9 @@ CALLBACKS_BETWEEN_COLLECTIONS: Final = 50_000
 class SimNetwork:
     """Hosts and links of one world; made before the programs on it.
 
-    callbacks: how many ran on all hosts.  trace: what happened, and its digest.  failures: what the spawned programs
-    raised that failed.  graveyard: what crashed hosts were doing, so that none of it is freed while the world goes on.
+    callbacks: how many ran on all hosts.  numbers: for tasks and futures.  trace: what happened, and its digest.
+    failures: what the spawned programs raised that failed.  graveyard: what crashed hosts were doing, so that none of
+    it is freed while the world goes on.
     """
 
     def __init__(self, world: World, settings: Network | None = None, *, trace: Trace | None = None) -> None:
@@ -49,7 +54,7 @@ class SimNetwork:
         self.callbacks = 0
         self._links: dict[tuple[str, str], Link] = {}
         self._connections = 0
-        self._numbers = 0
+        self.numbers = count(1)
         self._collect_at = CALLBACKS_BETWEEN_COLLECTIONS
 
     # Hosts
@@ -137,16 +142,34 @@ class SimNetwork:
         self._connections += 1
         return self._connections
 
-    def next_number(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
     def count_callbacks(self, count: int) -> None:
         """Garbage is collected after a fixed number of callbacks: when it is decides which finalizers run when."""
         self.callbacks += count
         if self.callbacks >= self._collect_at:
             self._collect_at += CALLBACKS_BETWEEN_COLLECTIONS
             gc.collect()
+
+
+class _AsyncGenerators:
+    """Which loop each asynchronous generator runs on: one pair of hooks for all hosts, for setting them is dear."""
+
+    def __init__(self) -> None:
+        self._loops: dict[int, ReferenceType[SimLoop]] = {}  # by id: a dropped one is no longer found in a weak dict
+
+    def begun(self, generator: Any) -> None:
+        if current.host is not None:
+            loop = current.host.loop
+            self._loops[id(generator)] = ref(loop)
+            loop._asyncgen_firstiter_hook(generator)  # type: ignore[attr-defined]
+
+    def dropped(self, generator: Any) -> None:
+        begun_on = self._loops.pop(id(generator), None)
+        loop = None if begun_on is None else begun_on()
+        if loop is not None:
+            loop._asyncgen_finalizer_hook(generator)  # type: ignore[attr-defined]
+
+
+_generators: Final = _AsyncGenerators()
 
 
 def run(world: World, until_us: int, *, until: asyncio.Future[Any] | None = None) -> bool:
@@ -160,11 +183,13 @@ def run(world: World, until_us: int, *, until: asyncio.Future[Any] | None = None
         return True
     if until is not None:
         until.add_done_callback(lambda _: world.halt())
-    collecting = gc.isenabled()
+    collecting, hooks = gc.isenabled(), sys.get_asyncgen_hooks()
     gc.disable()
+    sys.set_asyncgen_hooks(firstiter=_generators.begun, finalizer=_generators.dropped)
     try:
         world.run(until_us)
     finally:
+        sys.set_asyncgen_hooks(*hooks)
         if collecting:
             gc.enable()
     if current.escapes:
