@@ -69,6 +69,14 @@ def test_all_peers_are_asked_about_a_stranger_but_not_again_and_again() -> None:
     assert len(scene.line.said) == 4
 
 
+def test_a_greeting_goes_to_all_peers_and_asks_for_nothing() -> None:
+    scene = Scene(2, 3)
+    scene.introductions.greet()
+    assert scene.line.said == [(2, {}), (3, {})]
+    scene.hear(2, b"{}")
+    assert (len(scene.line.said), scene.added) == (2, [])
+
+
 def test_members_are_vouched_for_and_others_are_not() -> None:
     scene = Scene(2)
     for asked in (3, 9, 2):

@@ -12,6 +12,7 @@ import pytest
 from node_cluster import NodeCluster
 from server_processes import leased_network
 
+from seatrial.env import RealClock
 from seatrial.machines.metadata import CreateTopic, encode_command
 from seatrial.machines.partition_log import PartitionLog
 from seatrial.raft.ids import NodeId
@@ -365,5 +366,24 @@ def test_a_node_that_was_away_while_its_leader_joined_is_told_by_others_who_that
         await cluster.start(3)
         await cluster.ready()
         assert cluster.nodes[3].broker.metadata_replica.node.leader == 4
+
+    run(scenario)
+
+
+def test_nodes_without_a_common_group_leader_between_them_know_that_the_other_is_up(run: Callable[..., None]) -> None:
+    """They once took each other for dead, so that a client could not learn from one who leads on the other."""
+
+    async def scenario(cluster: NodeCluster) -> None:
+        await topic(cluster, "t", (2,))
+        begun_us = RealClock().now_us()
+
+        def heard_everybody() -> bool:
+            heard = [peer.last_received_us for n in cluster.nodes.values() for peer in n.transport.peers().values()]
+            return len(heard) == 6 and all(at_us is not None and at_us > begun_us for at_us in heard)
+
+        await cluster.until(heard_everybody, cluster.readiness)
+        for node in cluster.nodes.values():
+            assert list(node.broker.alive_nodes()) == [1, 2, 3]
+            assert node.broker.leadership("t", 0).leader_id == 2
 
     run(scenario)

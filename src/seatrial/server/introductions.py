@@ -1,11 +1,14 @@
-"""A member that this node does not know calls: ask those that it knows who that is.
+"""What members say to each other apart from Raft: that they are here, and who a stranger is.
+
+Two followers of the same leaders have nothing to say to each other, and would not know whether the other one is up:
+so each greets all its peers now and then.
 
 A node that was away while others joined knows them only when it has caught up with the metadata, and it may be one of
 them that leads the metadata now: it would refuse the only node that could tell it.  So it asks its other peers, who
 answer from their metadata, and from then on it hears the stranger too.
 Rule: only a peer's word introduces anybody; who was removed is introduced by nobody.  Best effort: the stranger calls
 again, and is asked about again.
-Knows nothing of Raft: what is said travels as forwarded commands of a group that is none.
+Knows nothing of Raft groups: what is said travels as forwarded commands of a group that is none.
 """
 
 from __future__ import annotations
@@ -41,6 +44,11 @@ class Introductions:
         self._now_us = now_us
         self._add_peer = add_peer
         self._asked_us: dict[NodeId, int] = {}
+
+    def greet(self) -> None:
+        """Whoever hears it takes this node for alive; there is no answer."""
+        for peer in self._transport.peers():
+            self._say(peer, {})
 
     def stranger(self, node: NodeId) -> None:
         """A node that this one does not know was refused."""

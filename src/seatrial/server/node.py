@@ -224,6 +224,7 @@ class Node:
         while True:
             for hosted in self.broker.partitions():
                 hosted.remember_for_lag(self.multiraft.now_us())
+            self.introductions.greet()
             await asyncio.sleep(SAMPLE_S)
 
     async def stop(self) -> None:
