@@ -76,6 +76,7 @@ class Raft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lease_reads: bool = False
     max_message_bytes: int = 1 << 20
     max_inflight_messages: int = 256
+    max_uncommitted_bytes: int = 64 << 20
     snapshot_entries: int = 200  # a snapshot is made after so many applied entries
     keep_entries: int = 50  # of the log, behind a snapshot
     snapshot_chunk_bytes: int = 4_096

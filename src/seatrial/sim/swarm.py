@@ -189,6 +189,7 @@ def _raft(rng: Rng) -> Raft:
         lease_reads=check_quorum and rng.chance(0.3),
         max_message_bytes=round(log_uniform(rng, 128, 1 << 20)),
         max_inflight_messages=round(log_uniform(rng, 1, 256)),
+        max_uncommitted_bytes=round(log_uniform(rng, 64, 1 << 20)),
         snapshot_entries=round(log_uniform(rng, 5, 1_000)),
         keep_entries=round(log_uniform(rng, 1, 200)),
         snapshot_chunk_bytes=round(log_uniform(rng, 256, 64 << 10)),

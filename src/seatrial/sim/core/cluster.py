@@ -90,6 +90,7 @@ class CoreCluster:
             max_message_bytes=raft.max_message_bytes,
             max_inflight_messages=raft.max_inflight_messages,
             snapshot_chunk_bytes=raft.snapshot_chunk_bytes,
+            max_uncommitted_bytes=raft.max_uncommitted_bytes,
         )
         stream = world.stream(f"clock {node_id}")
         clock = HostClock(

@@ -182,6 +182,7 @@ class Observer:
             max_message_bytes=raft.max_message_bytes,
             max_inflight_messages=raft.max_inflight_messages,
             snapshot_chunk_bytes=raft.snapshot_chunk_bytes,
+            max_uncommitted_bytes=raft.max_uncommitted_bytes,
         )
 
     def _observed(self, node_id: int, replica: Replica, applied: Callable[[], object]) -> ObservedMachine:
