@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo check lint test bench compiled lock clean
+.PHONY: help install demo check lint test bench compiled lock clean nightly
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,6 +31,10 @@ check: lint      ## lint, types, tidy and every test that does not sleep (under 
 
 test: lint       ## everything, real processes included (under 10 minutes on two cores)
 	$(BIN)/pytest -q -n 2
+
+nightly: $(STAMP) ## the simulator's long search, which must also reach every rare event that the code names
+	$(BIN)/seatrial sim --level core --seeds 20000 --coverage
+	$(BIN)/seatrial sim --seeds 2000 --coverage
 
 bench: $(STAMP)  ## all benchmarks, one after the other
 	for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
