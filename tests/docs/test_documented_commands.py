@@ -1,7 +1,7 @@
 """Every command that the documents show is run, in the order of its page, in one directory a page.
 
-Runs are shortened (the duration is the only thing that is changed), `up` and `proxy` are started and stopped, `make`
-targets have to exist; a block of type `text` is not a command for a machine at hand.
+Runs are shortened (the duration and the number of seeds are the only things that are changed), `up` and `proxy` are
+started and stopped, `make` targets have to exist; a block of type `text` is not a command for a machine at hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LAUNCH = [sys.executable, "-c", "from seatrial.launcher import main; main()"]
-DURATION = "4s"
+SHORTER = {"--duration": "4s", "--seeds": "4"}
 
 
 def commands_of(page: Path) -> list[list[str]]:
@@ -29,7 +29,7 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def shortened(words: list[str]) -> list[str]:
-    return [DURATION if before == "--duration" else word for before, word in zip(["", *words], words, strict=False)]
+    return [SHORTER.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 def check_make(words: list[str]) -> None:
