@@ -73,8 +73,8 @@ def _run_on_stderr(case: Case) -> Outcome:
 
 
 def _run_printing(case: Case, stream: TextIO) -> Outcome:
-    def write(line: str) -> None:
-        stream.write(line + "\n")
+    def write(text: str) -> None:  # a line, or a block of lines that end
+        stream.write(text if text.endswith("\n") else text + "\n")
 
     try:
         return run_case_of(case.level)(case, trace=write)

@@ -31,6 +31,7 @@ class Cluster:
         self.network = SimNetwork(self.world, case.network, trace=trace)
         self.observer = Observer(self.world, case)
         self.observer.logs = self.logs
+        self.observer.tell = self.say
         self.nodes: dict[int, ServerHost] = {
             node_id: ServerHost(self.network, case, node_id, self.observer, unsafe)
             for node_id in range(1, case.nodes + case.spares + 1)
@@ -38,6 +39,10 @@ class Cluster:
         self.kafka_host: SimHost = self.network.add_host("client-kafka")
         self.kv_host: SimHost = self.network.add_host("client-kv")
         self.operator: SimHost = self.network.add_host("operator")
+
+    def say(self, text: str) -> None:
+        """A line of the trace, with the time."""
+        self.network.trace.line(f"{self.world.now_us} {text}")
 
     def start(self) -> None:
         for server in self.nodes.values():

@@ -69,6 +69,7 @@ class Nemesis:
         if self._within_budget and KINDS[fault.kind].damaging and not bears_damage(self._cluster, fault.nodes):
             return  # by now it would be more than Raft claims to survive, and a violation no bug
         self._done[fault.kind] += 1
+        self._cluster.say(f"fault begins: {describe_fault(fault)}")
         under_way = UnderWay(fault, CARRIERS[fault.kind](self._cluster, fault))
         self._under_way.append(under_way)
         if fault.duration_us:
@@ -78,6 +79,7 @@ class Nemesis:
         if under_way.over:
             return
         under_way.over = True
+        self._cluster.say(f"fault ends: {describe_fault(under_way.fault)}")
         under_way.carried.end()
         if not under_way.carried.late:
             self._under_way.remove(under_way)
@@ -99,3 +101,11 @@ class Nemesis:
             self._bit[under_way.fault.kind] += under_way.carried.bit()
         self._under_way.clear()
         return {kind: (count, self._bit[kind]) for kind, count in sorted(self._done.items())}
+
+
+def describe_fault(fault: Fault) -> str:
+    """`cut link 1>2 2>1`, `slow-sync 20000 node 3`: for the trace."""
+    links = " ".join(f"{one}>{other}" for one, other in fault.links)
+    nodes = " ".join(f"node {node}" for node in fault.nodes)
+    number = f"{fault.value:g}" if fault.value else ""
+    return " ".join(word for word in (fault.kind, fault.mode, number, links, nodes) if word)

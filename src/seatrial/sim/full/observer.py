@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from seatrial.history import StatusSample
 from seatrial.raft.config import RaftConfig
+from seatrial.raft.describe import describe_message
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Entry, Message, RequestVote, RequestVoteResponse
 from seatrial.server.broker import role_name
@@ -81,7 +82,8 @@ class Observer:
     """Collects violations and samples of one run.
 
     damaged: nodes whose disks were damaged on purpose, which may refuse to serve; unreadable: those on which a read
-    was made to fail, which may until it reads again; exits: how nodes ended by themselves.
+    was made to fail, which may until it reads again; exits: how nodes ended by themselves.  tell: given a line of the
+    trace for each message and each change of role.
     """
 
     def __init__(self, world: World, case: Case) -> None:
@@ -91,6 +93,7 @@ class Observer:
         self.damaged: set[int] = set()
         self.unreadable: set[int] = set()
         self.logs: Callable[[], dict[str, list[str]]] = dict
+        self.tell: Callable[[str], None] = lambda text: None
         self._world = world
         self._case = case
         self._applied: dict[GroupId, Applied] = {}
@@ -124,6 +127,8 @@ class Observer:
             return replica
 
         def role_changed_observed(replica: Replica) -> None:
+            status = replica.node.status()
+            self.tell(f"{replica.name}: node {node_id} is {status.role.name.lower()} in term {status.term}")
             if replica.node.is_leader:
                 self._elected(node_id, replica)
             role_changed(replica)
@@ -148,8 +153,9 @@ class Observer:
         multiraft.role_changed = role_changed_observed  # type: ignore[method-assign]
 
     def _leave(self, node_id: int, group: GroupId, messages: Sequence[Message]) -> None:
-        """Votes leave the node: from now on it must know of them in every later life."""
+        """Messages leave the node, and if they are votes it must know of them from now on in every later life."""
         for message in messages:
+            self.tell(f"group {group} {describe_message(message)}")
             if type(message) is RequestVote:
                 self._votes[node_id, group] = (message.term, node_id)
             elif type(message) is RequestVoteResponse and message.vote_granted:
