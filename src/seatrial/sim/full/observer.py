@@ -127,8 +127,8 @@ class Observer:
             return replica
 
         def role_changed_observed(replica: Replica) -> None:
-            status = replica.node.status()
-            self.tell(f"{replica.name}: node {node_id} is {status.role.name.lower()} in term {status.term}")
+            leads = "leads" if replica.node.is_leader else "does not lead"
+            self.tell(f"{replica.name}: node {node_id} {leads} in term {replica.node.term}")
             if replica.node.is_leader:
                 self._elected(node_id, replica)
             role_changed(replica)
