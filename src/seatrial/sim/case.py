@@ -10,6 +10,7 @@ Knows nothing of how a case is drawn (`swarm`) or run (`core`, `full`).
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -126,12 +127,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """Raises msgspec.ValidationError, which names the field."""
-        return msgspec.toml.decode(text, type=cls)
+        """Raises msgspec.ValidationError, which names the field, and tomllib.TOMLDecodeError, which names the line."""
+        # Not msgspec.toml: it wants `datetime.datetime` to be the builtin type, and a simulation replaces it.
+        return msgspec.convert(tomllib.loads(text), cls)
 
     @classmethod
     def load_file(cls, path: Path) -> Self:
-        """Raises OSError, msgspec.ValidationError."""
+        """Raises OSError, and as `from_toml`."""
         return cls.from_toml(path.read_text())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Self
 
@@ -67,7 +68,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def load(cls, path: Path) -> Self:
         """Read a trial file.  Raises BadTrial that names the file and the field."""
         try:
-            return msgspec.toml.decode(path.read_bytes(), type=cls)
+            return msgspec.convert(tomllib.loads(path.read_text()), cls)
         except OSError as error:
             raise BadTrial(f"cannot read {path}: {error.strerror}") from error
         except (msgspec.ValidationError, msgspec.DecodeError, ValueError) as error:
