@@ -54,9 +54,15 @@ def _has_majority(nodes: Iterable[int], group: Sequence[int]) -> bool:
     return sum(node in group for node in nodes) >= majority_size(len(group))
 
 
+def leader_among(cluster: CoreCluster, nodes: Iterable[int]) -> Host | None:
+    """The one of the highest term.  One that is cut off from these nodes may not know yet that it leads no more."""
+    leading = [host for host in (cluster.hosts[node_id] for node_id in nodes) if host.up and host.node.is_leader]
+    return max(leading, key=lambda host: int(host.core.term), default=None)
+
+
 def members_in(cluster: CoreCluster, nodes: Iterable[int]) -> list[Host]:
-    """Those of the nodes that the leader's configuration names; all others need not follow."""
-    leader = cluster.leader()
+    """Those of the nodes that their leader's configuration names; all others need not follow."""
+    leader = leader_among(cluster, nodes)
     if leader is None:
         return []
     configuration = leader.node.configuration
@@ -65,8 +71,8 @@ def members_in(cluster: CoreCluster, nodes: Iterable[int]) -> list[Host]:
 
 
 def has_converged(cluster: CoreCluster, nodes: Iterable[int]) -> bool:
-    """One leads, and all members among the nodes have applied its whole log."""
-    leader = cluster.leader()
+    """One of the nodes leads, and all members among them have applied its whole log."""
+    leader = leader_among(cluster, nodes)
     if leader is None or leader.core.log.commit_index != leader.core.log.last_index:
         return False
     hosts = members_in(cluster, nodes)
@@ -79,21 +85,23 @@ def recover(cluster: CoreCluster, nodes: Sequence[int]) -> None:
     within = patience_us(cluster)
     cluster.run_until(lambda: all(client.is_idle for client in cluster.clients), within_us=within)
     cluster.run_until(lambda: has_converged(cluster, nodes), within_us=within, step_us=20_000)
-    probes = [Probe(cluster, host, key=0, writes=True) for host in members_in(cluster, nodes)[:1]]
+    probes = [Probe(cluster, nodes, host, key=0, writes=True) for host in members_in(cluster, nodes)[:1]]
     cluster.run_until(lambda: all(probe.done for probe in probes), within_us=within)
     keys = range(cluster.case.load.keys)
-    reads = [Probe(cluster, host, key=key, writes=False) for host in members_in(cluster, nodes) for key in keys]
+    members = members_in(cluster, nodes)
+    reads = [Probe(cluster, nodes, host, key=key, writes=False) for host in members for key in keys]
     cluster.run_until(lambda: all(probe.done for probe in reads), within_us=within)
     cluster.run_until(lambda: has_converged(cluster, nodes), within_us=within, step_us=20_000)
 
 
 class Probe:
-    """One write or read at one node, asked again until it is answered; part of the history."""
+    """One write or read at one of the nodes, asked again until it is answered; part of the history."""
 
-    __slots__ = ("_client", "_cluster", "_host", "_request", "_value", "done", "key", "writes")
+    __slots__ = ("_client", "_cluster", "_host", "_nodes", "_request", "_value", "done", "key", "writes")
 
-    def __init__(self, cluster: CoreCluster, host: Host, *, key: int, writes: bool) -> None:
+    def __init__(self, cluster: CoreCluster, nodes: Sequence[int], host: Host, *, key: int, writes: bool) -> None:
         self._cluster = cluster
+        self._nodes = nodes
         self._host = host
         self.key = key
         self.writes = writes
@@ -125,7 +133,9 @@ class Probe:
         if self.done:
             return
         if result is None:
-            self._host = self._cluster.leader() or self._host  # where it is not served, the leader must
+            self._host = (
+                leader_among(self._cluster, self._nodes) or self._host
+            )  # where it is not served, the leader must
             return
         self.done = True
         recorder = self._cluster.recorder
