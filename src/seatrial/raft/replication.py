@@ -182,7 +182,8 @@ def own_disk_advanced(core: Core, leadership: Leadership) -> None:
 def beat(core: Core, leadership: Leadership) -> None:
     """The heartbeat is due: step down if a quorum is out of touch, else tell everyone that the leader is alive."""
     config = core.config
-    leadership.heartbeat_deadline_us = core.now_us + config.heartbeat_us
+    # At multiples of the interval, for then those of all groups that a node leads leave together.
+    leadership.heartbeat_deadline_us = core.now_us + config.heartbeat_us - core.now_us % config.heartbeat_us
     silent_us = core.now_us - leadership.quorum_contact_us(core.now_us)
     if config.check_quorum and silent_us > config.election_timeout_us:
         reached("a leader without contact to a quorum stepped down")
