@@ -26,6 +26,8 @@ WRITERS: Final = 4
 REQUEST_MS: Final = 2_500
 BACKOFF_MS: Final = 60
 POLL_MS: Final = 250
+PAUSE_S: Final = 0.2  # at most, between two polls: a consumer does something with what it was given
+BURST_MAX: Final = 3  # records that a writer sends together, as a batch of several where the client makes it one
 RETRY_S: Final = 0.2
 STOP_S: Final = 1.0
 TRY_S: Final = 4.0  # one attempt at something that has no time limit of its own
@@ -109,15 +111,19 @@ class KafkaLoad:
     async def _write(self, number: int) -> None:
         loop, rng = asyncio.get_running_loop(), self._rng.child(f"writer {number}")
         interval_s = WRITERS / self._load.kafka_rate
-        client = self._record.new_client()
+        clients = [self._record.new_client() for _ in range(BURST_MAX)]
         due = loop.time() + interval_s * rng.random()
         while not self.stop.is_set():
             await asyncio.sleep(max(0.0, due - loop.time()))
-            due = max(due + interval_s, loop.time())
-            if self.stop.is_set() or self._values >= self._load.operations_max:
+            burst = min(rng.integer(1, BURST_MAX), self._load.operations_max - self._values)
+            due = max(due + interval_s * burst, loop.time())
+            if self.stop.is_set() or burst <= 0:
                 return
-            if not await self.append(client, rng.choice(self.keys)):
-                client = self._record.new_client()
+            key = rng.choice(self.keys)
+            known = await asyncio.gather(*(self.append(client, key) for client in clients[:burst]))
+            for place, is_known in enumerate(known):
+                if not is_known:
+                    clients[place] = self._record.new_client()
 
     async def append(self, client: int, key: str) -> bool:
         """One record, once; False when nobody knows what became of it."""
@@ -210,7 +216,9 @@ class KafkaLoad:
 
     async def _poll_until_error(self, consumer: AIOKafkaConsumer, following: dict[str, int]) -> None:
         clients = {key: self._record.new_client() for key in self.keys}
+        pauses = self._rng.child("pauses")
         while not self.stop.is_set():
+            await asyncio.sleep(PAUSE_S * pauses.random())
             for key, client in clients.items():
                 self._record.invoke(client, Request(f="poll", key=key))
             found: dict[str, list[list[Any]]] = {}
