@@ -89,7 +89,11 @@ def _refuse(core: Core, message: AppendEntries) -> None:
 
 
 def on_heartbeat(core: Core, message: Heartbeat) -> None:
-    if not _accept_leader(core, message.sender):
+    if core.leader == message.sender and core.role == FOLLOWER:
+        now_us = core.now_us  # as in on_append_entries
+        core.election_deadline_us = now_us + core.election_wait_us
+        core.sticky_until_us = now_us + core.election_timeout_us
+    elif not _accept_leader(core, message.sender):
         return
     # The leader sends no commit index beyond what this node acknowledged in this term.
     log, leader_commit = core.log, message.leader_commit

@@ -48,6 +48,11 @@ from seatrial.raft.reads import ReadState
 from seatrial.raft.ready import Ready, SoftState
 from seatrial.raft.roles import CANDIDATE, LEADER, Role
 
+# Nobody changes a Ready's lists.
+_NO_ENTRIES: Final[list[Entry]] = []
+_NO_MESSAGES: Final[list[Message]] = []
+_NO_READS: Final[list[ReadState]] = []
+
 
 class RaftNode:
     """A member of one Raft group.
@@ -74,7 +79,7 @@ class RaftNode:
         self._saved = stable.hard_state  # handed out to be saved, or found saved
         self._told = self._soft_state()  # handed out as `role_changed`
         self._told_configuration = self._core.configuration
-        self._taken: deque[Ready] = deque()  # handed out and not yet advanced
+        self._taken: deque[Ready] = deque()  # handed out, of those that wait, and not yet advanced
 
     # -- what happens to it ------------------------------------------------------------------------------------------
 
@@ -195,80 +200,73 @@ class RaftNode:
         return bool(core.read_states) and bool(self._answerable(core.read_states))
 
     def take_ready(self) -> Ready | None:
-        """`ready` if there is anything to do, else None: `has_ready` and `ready` in one."""
+        """`ready` if there is anything to do, else None: `has_ready` and `ready` in one.
+
+        Right after one, and without any other call between, there is another only where more was committed than
+        `max_message_bytes` lets into one.
+        """
         core = self._core
         leadership = core.leadership
         if leadership is not None and leadership.dirty:
             replication.flush(core, leadership)
-        # The next four lines are RaftLog.has_unsaved and has_committed: calls cost more here than what they do.
-        log = core.log
+        # As RaftLog.has_unsaved and has_committed: calls cost more here than what they do.
+        log, messages, after_save = core.log, core.messages, core.messages_after_save
         saves = log.unsaved_first <= log.last_index or log.snapshot_to_save is not None
         applied = log.last_applied
         applies = log.commit_index > applied and log.durable_index > applied and log.installing is None
-        if (
-            saves
-            or applies
-            or core.messages
-            or core.messages_after_save
-            or core.state_changed
-            or (core.read_states and self._answerable(core.read_states))
-        ):
-            return self._make_ready(saves, applies)
-        return None
+        if saves or after_save or core.state_changed:
+            ready = Ready(None, _NO_ENTRIES, None, messages, after_save, _NO_ENTRIES, _NO_READS, None, None)
+            core.messages_after_save = []
+            if saves or core.state_changed:
+                self._fill_in_changes(ready, saves)
+            if saves or after_save or ready.hard_state is not None:
+                self._taken.append(ready)
+        elif messages or applies or (core.read_states and self._answerable(core.read_states)):
+            ready = Ready(None, _NO_ENTRIES, None, messages, _NO_MESSAGES, _NO_ENTRIES, _NO_READS, None, None)
+        else:
+            return None
+        core.messages = []
+        if applies:
+            ready.committed = log.take_committed(core.config.max_message_bytes)
+            if leadership is not None:
+                proposing.handed_out(leadership, ready.committed)
+        if core.read_states:
+            ready.reads = self._take_answerable()
+        return ready
 
     def ready(self) -> Ready:
         """What to do now.  Each effect is handed out once; earlier Readys may still be on their way to the disk."""
-        core, log = self._core, self._core.log
-        leadership = core.leadership
-        if leadership is not None and leadership.dirty:
-            replication.flush(core, leadership)
-        return self._make_ready(log.has_unsaved(), log.has_committed())
+        ready = self.take_ready()
+        if ready is None:
+            return Ready(None, _NO_ENTRIES, None, _NO_MESSAGES, _NO_MESSAGES, _NO_ENTRIES, _NO_READS, None, None)
+        return ready
 
-    def _make_ready(self, saves: bool, applies: bool) -> Ready:
+    def _fill_in_changes(self, ready: Ready, saves: bool) -> None:
+        """What is to be saved, and who leads and takes part now."""
         core = self._core
-        entries: list[Entry] = []
-        committed: list[Entry] = []
-        snapshot = hard_state = soft_state = configuration = None
         if saves:
-            entries, snapshot = core.log.begin_save()
-        if saves or core.state_changed:
-            hard_state = self._unsaved_hard_state(saves)
+            ready.entries, ready.snapshot = core.log.begin_save()
+        ready.hard_state = self._unsaved_hard_state(saves)
         if core.state_changed:
-            soft_state = self._untold_soft_state()
+            ready.role_changed = self._untold_soft_state()
             core.state_changed = False
             if core.configuration_changed:
-                configuration = self._untold_configuration()
-        if applies:
-            committed = core.log.take_committed(core.config.max_message_bytes)
-            if core.leadership is not None:
-                proposing.handed_out(core.leadership, committed)
-        ready = Ready(
-            hard_state,
-            entries,
-            snapshot,
-            core.messages,
-            core.messages_after_save,
-            committed,
-            self._take_answerable() if core.read_states else [],
-            soft_state,
-            configuration,
-        )
-        core.messages = []
-        core.messages_after_save = []
-        self._taken.append(ready)
-        return ready
+                ready.configuration_changed = self._untold_configuration()
 
     def advance(self, ready: Ready, now_us: int) -> None:
         """`ready` and all earlier ones are durable.  Call once for each, in order."""
         core = self._core
         core.now_us = now_us
-        assert self._taken and self._taken[0] is ready, "Readys are advanced once each, in the order they were taken"
-        self._taken.popleft()
+        taken = self._taken
+        if not taken or taken[0] is not ready:
+            assert not ready.waits, "Readys are advanced once each, in the order they were taken"
+            return
+        taken.popleft()
         if ready.entries or ready.snapshot is not None:
             core.log.finish_save()
-        if core.leadership is not None:
-            replication.own_disk_advanced(core, core.leadership)
-        elif core.role == CANDIDATE and ready.hard_state is not None and ready.hard_state.term == core.term:
+            if core.leadership is not None:
+                replication.own_disk_advanced(core, core.leadership)
+        if ready.hard_state is not None and core.role == CANDIDATE and ready.hard_state.term == core.term:
             election.own_vote_is_durable(core)
 
     def _unsaved_hard_state(self, something_is_saved: bool) -> HardState | None:

@@ -8,8 +8,8 @@ Rule: the order of effects is in the data.  For each Ready, in order:
     …when the saves of this Ready and of all earlier ones are durable:
     restore(ready.snapshot) if there is one; send(ready.messages_after_save); node.advance(ready)
 
-More Readys may be taken while saves are under way; each is advanced once, in the order they were taken, also the ones
-that had nothing to save.  Knows nothing of how any of it is done.
+More Readys may be taken while saves are under way; each that `waits` is advanced once, in the order they were taken,
+also those that had nothing to save; for the others `advance` has no effect.  Knows nothing of how any of it is done.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ class Ready:
         self.reads = reads
         self.role_changed = role_changed
         self.configuration_changed = configuration_changed
+
+    @property
+    def waits(self) -> bool:
+        """Is anything of it only done when saves are durable?"""
+        return bool(self.messages_after_save) or self.must_sync
 
     @property
     def must_sync(self) -> bool:

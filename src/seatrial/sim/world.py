@@ -100,13 +100,13 @@ class World:
         ran = 0
         try:
             while queue and ran < most:
-                event = heappop(queue)
-                if event[0] > until_us:
-                    heappush(queue, event)
+                time_us, number, callback, argument = heappop(queue)
+                if time_us > until_us:
+                    heappush(queue, (time_us, number, callback, argument))
                     return
-                self.now_us = event[0]
+                self.now_us = time_us
                 ran += 1
-                event[2](event[3])
+                callback(argument)
                 if self.halted:
                     return
         finally:

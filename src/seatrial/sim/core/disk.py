@@ -11,6 +11,7 @@ Knows nothing of Raft beyond its records.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from heapq import heappush
 
 from seatrial.env import Rng
 from seatrial.raft.ids import Index, Term
@@ -237,7 +238,14 @@ class RecordDisk:
             seen.install(snapshot)
         if entries:
             seen.write_entries(entries)
-        self._enqueue(Save(hard_state, entries, snapshot, False, done))
+        save = Save(hard_state, entries, snapshot, False, done)
+        if self.fault:
+            self._enqueue(save)
+            return
+        # As _enqueue, without the call: this is done for every entry on every node.
+        self._queue.append(save)
+        if self._batch is None:
+            self._begin_sync()
 
     def save_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Keep a snapshot of the local state machine; read from when it is durable."""
@@ -266,7 +274,9 @@ class RecordDisk:
         if self.sync_more_us:
             delay += self.sync_more_us
             self.slow_syncs += 1
-        self._world.after(delay, self._synced, batch)
+        world = self._world
+        world.sequence += 1
+        heappush(world.queue, (world.now_us + delay, world.sequence, self._synced, batch))
 
     def _synced(self, batch: list[Save]) -> None:
         if batch is not self._batch:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from seatrial.raft.config import RaftConfig
+from seatrial.raft.core import Core
 from seatrial.raft.describe import describe_ready
 from seatrial.raft.errors import NotLeader, ProposalRefused
 from seatrial.raft.ids import Index
@@ -68,7 +69,9 @@ class Host:
         self.crashed_at: Callable[[str], None] | None = None  # told when a crash point was met
         self.node: Any = None
         self.core: Any = None
-        self._raft: RaftNode | None = None  # the node, where it is Seatrial's own: calls are native in a compiled build
+        # The two where they are Seatrial's own: calls are native in a compiled build.
+        self._raft: RaftNode | None = None
+        self._own: Core | None = None
         self.service = Service(self.watch, ledger, decoded, 0)
         self.up = False
         self.paused = False
@@ -105,7 +108,9 @@ class Host:
         self.node, self.core = self._make_core(
             self.config, disk, configuration=self.configuration, random=self._random, now_us=now
         )
-        self._raft = self.node if isinstance(self.node, RaftNode) else None
+        own = isinstance(self.node, RaftNode)
+        self._raft = self.node if own else None
+        self._own = self.core if own else None
         self.up = True
         self._out = self.paused = False
         self.starts += 1
@@ -121,7 +126,7 @@ class Host:
         self._say(f"crashes, {self.disk.unsynced()} records unsynced ({mode})")
         self._out = True
         self.up = self.paused = False
-        self.node = self.core = self._raft = None
+        self.node = self.core = self._raft = self._own = None
         self._backlog = []
         self._saving.clear()
         self._timer += 1
@@ -171,22 +176,14 @@ class Host:
 
     # -- what happens to it ------------------------------------------------------------------------------------------
 
-    def receive(self, message: Any) -> None:
-        """A message arrives."""
+    def receive(self, message: Any, filtered: bool = False) -> None:
+        """A message arrives; filtered: and the filters have let it go on."""
         if self._out:
             self._receive_out(message)
-        elif self.filters.receiving:
+            return
+        if self.filters.receiving and not filtered:
             self.filters.receive(0, message, self._receive_filtered)
-        else:
-            self._handle(message)
-
-    def _receive_filtered(self, _: int, message: Any) -> None:
-        if self._out:
-            self._receive_out(message)
-        else:
-            self._handle(message)
-
-    def _handle(self, message: Any) -> None:
+            return
         self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
         if self.trace is not None:
             self._say(f"<- {describe(message)}")
@@ -200,6 +197,9 @@ class Host:
             self.drive()
         except ReadFailed:
             return
+
+    def _receive_filtered(self, _: int, message: Any) -> None:
+        self.receive(message, True)
 
     def _receive_out(self, message: Any) -> None:
         self.messages_while_out += 1
@@ -301,48 +301,78 @@ class Host:
 
     def drive(self) -> None:
         """Carry out every Ready, then have the ledger look."""
-        raft, node, log, watch = self._raft, self.node, self.core.log, self.watch
-        ready: Ready | None
-        while (ready := node.take_ready() if raft is None else raft.take_ready()) is not None:
+        raft, own = self._raft, self._own
+        if raft is None or own is None:
+            self._drive_another()
+            return
+        watch, log = self.watch, own.log
+        ready = raft.take_ready()
+        while ready is not None:
             # A new commit enters the book before anyone can hear of it: this node may crash on the way.
             if log.commit_index != watch.commit:
-                self.ledger.commit_seen(watch, self.core)
-            if self.trace is not None and (text := describe_ready(ready)):
-                self._say(text)
-            if ready.messages:
-                self.outbox.send(ready.messages, self.core.role == LEADER)
-            if ready.hard_state is not None or ready.entries or ready.snapshot is not None:
-                self._saving.append((ready, True))
-                if not self._save(ready):
-                    return
-                in_order = True
-            else:
-                in_order = bool(self._saving)
-                if in_order:
-                    self._saving.append((ready, False))
-            if ready.committed and not self._apply(ready.committed):
+                self.ledger.commit_seen(watch, own)
+            if not self._carry_out(ready, own.role == LEADER):
                 return
-            if ready.reads:
-                self.service.answer_reads(ready.reads)
-            if not in_order:
-                if ready.messages_after_save and not self._send_after_save(ready):
-                    return
-                self._advance(ready)
-            if ready.role_changed is not None:
-                self._arm()
-        self.ledger.stepped(self.watch, self.core)
+            ready = raft.take_ready() if log.last_applied < log.commit_index else None
+        if own.term != watch.term or own.role != watch.role or own.voted_for != watch.voted_for:
+            self.ledger.stepped(watch, own)
+            return
+        last, commit = log.last_index, log.commit_index
+        if last != watch.last or commit != watch.settled or log.last_applied != watch.applied:
+            if commit != watch.commit:
+                self.ledger.commit_seen(watch, own)
+            self.ledger.log_moved(watch, last, commit, log.last_applied)
 
-    def _save(self, ready: Ready) -> bool:
+    def _drive_another(self) -> None:
+        """As `drive`, of a core that is not Seatrial's."""
+        node, core, watch = self.node, self.core, self.watch
+        while (ready := node.take_ready()) is not None:
+            if core.log.commit_index != watch.commit:
+                self.ledger.commit_seen(watch, core)
+            if not self._carry_out(ready, core.role == LEADER):
+                return
+        self.ledger.stepped(watch, core)
+
+    def _carry_out(self, ready: Ready, leads: bool) -> bool:
         """False where the node crashed over it."""
-        if self.crash_point and self._crash_here("before-save"):
-            return False
-        watch = self.watch
-        if ready.snapshot is not None:
-            watch.saved_index = 0  # what comes next stands behind the snapshot
-        if ready.entries:
-            self.ledger.saved(watch, self.core, ready.entries)
-        self.disk.save(ready.hard_state, ready.entries, ready.snapshot, self._saved)
-        return self.up and not (self.crash_point and self._crash_here("after-save"))
+        finishes = False
+        if self.trace is not None and (text := describe_ready(ready)):
+            self._say(text)
+        if ready.messages:
+            self.outbox.send(ready.messages, leads)
+        if ready.hard_state is not None or ready.entries or ready.snapshot is not None:
+            self._saving.append((ready, True))
+            if self.crash_point and self._crash_here("before-save"):
+                return False
+            if ready.snapshot is not None:
+                self.watch.saved_index = 0  # what comes next stands behind the snapshot
+            if ready.entries:
+                self.ledger.saved(self.watch, self.core, ready.entries)
+            self.disk.save(ready.hard_state, ready.entries, ready.snapshot, self._saved)
+            if not self.up or (self.crash_point and self._crash_here("after-save")):
+                return False
+        elif ready.messages_after_save or self._raft is None:
+            if self._saving:
+                self._saving.append((ready, False))
+            else:
+                finishes = True
+        if ready.committed:
+            wants_snapshot = self.service.apply(ready.committed)
+            if self.crash_point and self._crash_here("after-apply"):
+                return False
+            if wants_snapshot:
+                self.make_snapshot()
+                if not self.up:
+                    return False
+        if ready.reads:
+            self.service.answer_reads(ready.reads)
+        if finishes:
+            self._finish(ready)
+            if not self.up:
+                return False
+        if ready.role_changed is not None:
+            self._arm()
+        return True
 
     def _saved(self, _: Any = None) -> None:
         """The oldest save is durable: finish it, and what waited behind it without a save of its own."""
@@ -365,34 +395,17 @@ class Host:
 
     def _finish(self, ready: Ready) -> None:
         """It is durable, and so is everything before it."""
-        if ready.messages_after_save and not self._send_after_save(ready):
-            return
+        if ready.messages_after_save:
+            if self.crash_point and self._crash_here("before-send"):
+                return
+            self.outbox.send(ready.messages_after_save, self.core.role == LEADER)
         if ready.snapshot is not None:
             self.service.restore(ready.snapshot)
-        self._advance(ready)
-
-    def _advance(self, ready: Ready) -> None:
         raft = self._raft
         if raft is not None:
             raft.advance(ready, self._now_us)
         else:
             self.node.advance(ready, self._now_us)
-
-    def _send_after_save(self, ready: Ready) -> bool:
-        """False where the node crashed before."""
-        if self.crash_point and self._crash_here("before-send"):
-            return False
-        self.outbox.send(ready.messages_after_save, self.core.role == LEADER)
-        return True
-
-    def _apply(self, committed: Sequence[Entry]) -> bool:
-        """False where the node crashed over it."""
-        self.service.apply(committed)
-        if self.crash_point and self._crash_here("after-apply"):
-            return False
-        if self.service.wants_snapshot():
-            self.make_snapshot()
-        return self.up
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

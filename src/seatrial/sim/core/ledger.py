@@ -135,16 +135,18 @@ class Ledger:
             self.commit_seen(watch, core)
         if core.term != watch.term or core.role != watch.role or core.voted_for != watch.voted_for:
             self._term_or_role_changed(watch, core)
-        last = log.last_index
-        applied = log.last_applied
+        self.log_moved(watch, log.last_index, commit, log.last_applied)
+
+    def log_moved(self, watch: Watch, last: int, commit: int, applied: int) -> None:
+        """As `stepped`, of a node whose commit index was seen, and whose term, role and vote are those of the watch."""
         if not watch.applied <= applied <= commit <= last:
             raise self.broken(
                 "index-order",
                 f"node {watch.node_id}: applied {applied} (before: {watch.applied}), committed {commit}, last {last}",
             )
-        if core.role == LEADER and last < watch.last:
+        if last < watch.last and watch.role == LEADER:
             raise self.broken(
-                "leader-append-only", f"node {watch.node_id} leads term {core.term} and cut its log to {last}"
+                "leader-append-only", f"node {watch.node_id} leads term {watch.term} and cut its log to {last}"
             )
         watch.applied = applied
         watch.last = last
@@ -204,13 +206,12 @@ class Ledger:
                     f"node {node_id} commits {term}/{commit}, but {self.terms[commit]}/{commit} was committed before",
                 )
         else:
-            self._newly_committed(watch, core, commit)
+            self._newly_committed(watch, core, known, commit, term)
         watch.commit = commit
 
-    def _newly_committed(self, watch: Watch, core: Any, commit: int) -> None:
+    def _newly_committed(self, watch: Watch, core: Any, known: int, commit: int, term: int | None) -> None:
         node_id = watch.node_id
         log = core.log
-        term = log.term(commit)
         configuration = core.configuration
         # A leader that removes itself commits that and steps down in one step.
         leads = core.role == LEADER or (watch.role == LEADER and watch.term == core.term)
@@ -220,8 +221,8 @@ class Ledger:
                 f"node {node_id} commits {term}/{commit} in term {core.term}, which is not durable on a quorum of "
                 f"{configuration}: {self._holders(commit)}",
             )
-        for index in range(len(self.terms), commit + 1):
-            self.terms.append(log.term(index) or 0)
+        for index in range(known + 1, commit + 1):
+            self.terms.append((term if index == commit else log.term(index)) or 0)
             self.commit_terms.append(core.term)
             self.entries.append(None)
             self.chains.append(-1)
@@ -232,20 +233,22 @@ class Ledger:
         )
 
     def _is_on_majority(self, voters: Sequence[int], index: int, term: int | None) -> bool:
-        holders = 0
+        missing = len(voters) // 2 + 1
+        watches = self.watches
         for node_id in voters:
-            watch = self.watches.get(node_id)
-            if watch is not None and self._holds(watch, index, term):
-                holders += 1
-        return 2 * holders > len(voters)
-
-    def _holds(self, watch: Watch, index: int, term: int | None) -> bool:
-        durable = watch.disk.durable
-        at = index - durable.first
-        if 0 <= at < len(durable.entries) and durable.entries[at].term == term:
-            return True
-        snapshot = durable.snapshot
-        return snapshot is not None and snapshot.meta.last_included_index >= index
+            watch = watches.get(node_id)
+            if watch is None:
+                continue
+            durable = watch.disk.durable
+            at = index - durable.first
+            if not (0 <= at < len(durable.entries) and durable.entries[at].term == term):
+                snapshot = durable.snapshot
+                if snapshot is None or snapshot.meta.last_included_index < index:
+                    continue
+            missing -= 1
+            if not missing:
+                return True
+        return False
 
     def _holders(self, index: int) -> str:
         return ", ".join(f"node {n} has {w.disk.durable.term(index)}/{index}" for n, w in self.watches.items())
@@ -284,16 +287,13 @@ class Ledger:
 
     def promised(self, watch: Watch, message: Message) -> None:
         """A node sends a message that promises something: it must be durable now."""
-        kind = type(message)
-        if kind is AppendEntriesResponse:
-            assert isinstance(message, AppendEntriesResponse)
+        if isinstance(message, AppendEntriesResponse):
             if message.success:
                 self._check_acknowledgement(watch, message)
-        elif kind is RequestVoteResponse:
-            assert isinstance(message, RequestVoteResponse)
+        elif isinstance(message, RequestVoteResponse):
             if message.vote_granted:
                 self._check_vote(watch, message.term, message.to)
-        elif kind is RequestVote:
+        elif isinstance(message, RequestVote):
             self._check_vote(watch, message.term, watch.node_id)
 
     def _check_acknowledgement(self, watch: Watch, message: AppendEntriesResponse) -> None:

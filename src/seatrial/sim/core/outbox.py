@@ -39,8 +39,9 @@ class Outbox:
             return
         links = self._links
         for message in messages:
-            if message.to in links:
-                links[message.to].send(message)
+            link = links.get(message.to)
+            if link is not None:
+                link.send(message)
 
     def _pass_on(self, _: int, message: Any) -> None:
         """A filter let it go on: over the link of whoever it says it is from."""

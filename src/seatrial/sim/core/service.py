@@ -78,7 +78,8 @@ class Service:
         request = self._reads.pop(context)
         request.answer(request, self._watch.node_id, None)
 
-    def apply(self, committed: Sequence[Entry]) -> None:
+    def apply(self, committed: Sequence[Entry]) -> bool:
+        """True where it is time for a snapshot."""
         machine, waiting = self.machine, self._waiting
         entries, chains = self._ledger.entries, self._ledger.chains
         for entry in committed:
@@ -91,6 +92,7 @@ class Service:
                 if request is not None:
                     request.answer(request, self._watch.node_id, version)
         self._applied_term = committed[-1].term
+        return machine.applied_index - self._snapshot_index >= self._snapshot_entries
 
     def answer_reads(self, states: Sequence[ReadState]) -> None:
         for context, index in states:
@@ -98,9 +100,6 @@ class Service:
             if request is not None:
                 value = self.machine.value(request.key) if index else None
                 request.answer(request, self._watch.node_id, value)
-
-    def wants_snapshot(self) -> bool:
-        return self.machine.applied_index - self._snapshot_index >= self._snapshot_entries
 
     def can_snapshot(self) -> bool:
         return not self.snapshot_pending and self.machine.applied_index > self._snapshot_index
