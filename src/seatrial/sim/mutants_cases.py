@@ -352,7 +352,7 @@ def power_cuts(seed: int, level: Level) -> Case:
         nodes=3,
         duration_us=3_000_000,
         network=Network(delay_us=(100, 500), tail=0.0),
-        disk=Disk(sync_us=(500, rng.choice((1_000, 8_000))), unsynced=rng.choice(("lost", "some"))),
+        disk=Disk(sync_us=(500, rng.choice((1_000, 15_000))), unsynced=rng.choice(("lost", "some"))),
         raft=Raft(
             election_timeout_us=120_000, heartbeat_us=25_000, snapshot_entries=rng.integer(10, 60), keep_entries=5
         ),
@@ -366,7 +366,7 @@ def kills(seed: int, level: Level) -> Case:
     rng = Rng(seed).child("kills")
     faults = []
     for at_us in range(500_000, 3_740_000, 270_000):
-        nodes = (1, 2, 3) if rng.chance(0.3) else (rng.integer(1, 3),)
+        nodes = (1, 2, 3) if rng.chance(0.5) else (rng.integer(1, 3),)
         begin_us, lasting_us = at_us + rng.integer(0, 60_000), rng.integer(40_000, 150_000)
         faults += [_kill(begin_us, lasting_us, node) for node in nodes]
     return Case(
@@ -375,7 +375,7 @@ def kills(seed: int, level: Level) -> Case:
         nodes=3,
         duration_us=4_000_000,
         network=Network(delay_us=(3_000, 6_000), tail=0.0),
-        disk=Disk(sync_us=(500, 2_000)),
+        disk=Disk(sync_us=(100, 400)),
         raft=Raft(
             election_timeout_us=150_000, heartbeat_us=40_000, snapshot_entries=rng.integer(4, 12), keep_entries=1
         ),
@@ -392,16 +392,23 @@ def deaf_leaders(seed: int, level: Level) -> Case:
     faults = []
     for turn, node in enumerate(order):
         into = tuple((other, node) for other in (1, 2, 3) if other != node)
-        at_us = 500_000 + turn * 2_200_000 + rng.integer(0, 100_000)
-        faults.append(Fault(at_us=at_us, kind="cut", duration_us=1_800_000, links=into, mode="one-way"))
+        at_us = 500_000 + turn * 2_800_000 + rng.integer(0, 100_000)
+        faults.append(Fault(at_us=at_us, kind="cut", duration_us=2_400_000, links=into, mode="one-way"))
+        if rng.chance(0.5):
+            faults.append(_kill(at_us + rng.integer(150_000, 450_000), 30_000, into[turn % 2][0]))
     return Case(
         level=level,
         seed=seed,
         nodes=3,
-        duration_us=7_200_000,
+        duration_us=9_000_000,
         network=Network(delay_us=(200, 800), tail=0.0),
-        raft=Raft(election_timeout_us=200_000, heartbeat_us=40_000),
-        load=Load(clients=4, rate=40, reads=0.3, keys=1, kafka_rate=10, partitions=1),
+        raft=Raft(
+            election_timeout_us=rng.choice((200_000, 700_000)),
+            heartbeat_us=60_000,
+            snapshot_entries=rng.choice((3, 200)),
+            keep_entries=1,
+        ),
+        load=Load(clients=4, rate=40, reads=0.4, keys=1, kafka_rate=10, partitions=1),
         faults=tuple(faults),
     )
 
@@ -492,7 +499,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="machines lose their power again and again, one or all of them, and some syncs fail.", draw=power_cuts
     ),
     "deaf-leaders": Family(
-        meaning="one node after the other hears nothing of the others, who hear it.", draw=deaf_leaders
+        meaning="one node after the other hears nothing of the others, who hear it, and may be killed.",
+        draw=deaf_leaders,
     ),
     "kills": Family(
         meaning="processes are killed while answers are under way on a slow network, so that clients repeat.",

@@ -179,7 +179,7 @@ SERVER_MUTANTS: Final = (
         before='if consistency == "stale" or self._unsafe_stale_reads:',
         after='if consistency == "stale" or self._replica.node.is_leader:',
         level="full",
-        cases="deaf-leaders",
+        cases="hand-overs",
     ),
     Mutant(
         name="write-repeated-without-session",
