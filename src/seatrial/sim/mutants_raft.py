@@ -209,7 +209,7 @@ REPLICATION_MUTANTS: Final = (
         summary="A leader takes any acknowledgement for all that it has sent.",
         source='"Students\' Guide to Raft": matchIndex is not nextIndex - 1',
         module=_REPLICATION,
-        before="advanced = progress.acknowledged(message.match_index)",
+        before="advanced = progress.acknowledged(match_index)",
         after="advanced = progress.acknowledged(progress.next_index - 1)",
         level="core",
     ),
