@@ -22,12 +22,16 @@ _FAREWELL_TIMEOUTS: Final = 4  # election timeouts in which a removed node is to
 
 
 class Batch:
-    """Entries that go out together, often to several peers; nobody changes the list."""
+    """Entries that go out together, often to several peers; nobody changes the list.
 
-    __slots__ = ("entries", "first_index", "size")
+    prev_term: of the entry before `first_index`.
+    """
 
-    def __init__(self, first_index: int, entries: list[Entry]) -> None:
+    __slots__ = ("entries", "first_index", "prev_term", "size")
+
+    def __init__(self, first_index: int, prev_term: int, entries: list[Entry]) -> None:
         self.first_index = first_index
+        self.prev_term = prev_term
         self.entries = entries
         size = 0
         for entry in entries:
@@ -42,6 +46,7 @@ class Leadership:
         "batch",
         "config",
         "dirty",
+        "due",
         "first_index",
         "former",
         "heartbeat_deadline_us",
@@ -82,7 +87,8 @@ class Leadership:
         self.resign_deadline_us = 0  # of a leader that is no voter any more; 0: not yet
         self.uncommitted_bytes = 0
         self.batch: Batch | None = None  # the last one cut, while sending
-        self.dirty = True  # there may be something to send to a peer
+        self.dirty = True  # there may be something to send to any peer
+        self.due: list[Progress] = []  # to these there is
 
     def reconfigure(self, configuration: Configuration, *, index: int, now_us: int) -> None:
         """Send to, and count, whoever takes part by the configuration that entry `index` brought."""

@@ -337,10 +337,13 @@ class RaftLog:
         if last <= self.last_applied or self.installing is not None:
             return []
         first = self.last_applied + 1
-        if first == last and first >= self.tail_first:
-            entries = [self._tail[first - self.tail_first]]
-        else:
-            entries = self._read(first, last, max_bytes)
+        if first == last == self.tail_first:  # the usual case; the rest of this function does the same for it
+            entry = self._tail.pop(0)
+            self._base_term = entry.term
+            self.tail_first = first + 1
+            self.last_applied = first
+            return [entry]
+        entries = self._read(first, last, max_bytes)
         assert entries, f"committed entry {self.last_applied + 1} cannot be read"
         self.last_applied = entries[-1].index
         surplus = self.last_applied + 1 - self.tail_first

@@ -195,7 +195,7 @@ class RaftNode:
         core, log = self._core, self._core.log
         if core.messages or core.messages_after_save or core.state_changed or log.has_unsaved() or log.has_committed():
             return True
-        if core.leadership is not None and core.leadership.dirty:
+        if core.leadership is not None and (core.leadership.dirty or core.leadership.due):
             return True
         return bool(core.read_states) and bool(self._answerable(core.read_states))
 
@@ -207,7 +207,7 @@ class RaftNode:
         """
         core = self._core
         leadership = core.leadership
-        if leadership is not None and leadership.dirty:
+        if leadership is not None and (leadership.dirty or leadership.due):
             replication.flush(core, leadership)
         # As RaftLog.has_unsaved and has_committed: calls cost more here than what they do.
         log, messages, after_save = core.log, core.messages, core.messages_after_save

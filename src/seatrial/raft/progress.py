@@ -44,12 +44,6 @@ class Window:
         self.sent.append((last_index, size))
         self.bytes += size
 
-    def free_to(self, match_index: int) -> None:
-        """An answer for `match_index` also answers every message before it."""
-        sent = self.sent
-        while sent and sent[0][0] <= match_index:
-            self.bytes -= sent.popleft()[1]
-
     def clear(self) -> None:
         self.sent.clear()
         self.bytes = 0
@@ -162,7 +156,10 @@ class Progress:
         self.responded = True
         if match_index >= self.next_index:
             self.next_index = match_index + 1
-        self.window.free_to(match_index)
+        window = self.window
+        sent = window.sent
+        while sent and sent[0][0] <= match_index:  # an answer also answers every message before its own
+            window.bytes -= sent.popleft()[1]
         if match_index <= self.match_index:
             return False
         self.match_index = match_index

@@ -30,16 +30,21 @@ _NOTHING: list[Entry] = []
 
 def flush(core: Core, leadership: Leadership) -> None:
     """Send whatever may be sent; the driver is about to take a Ready."""
-    leadership.dirty = False
-    if begin_round_if_due(core, leadership):
-        broadcast_heartbeat(core, leadership)
+    peers = leadership.due
+    leadership.due = []
+    if leadership.dirty:
+        leadership.dirty = False
+        peers = leadership.peers
+        if begin_round_if_due(core, leadership):
+            broadcast_heartbeat(core, leadership)
     last_index, commit_index = core.log.last_index, core.log.commit_index
-    for progress in leadership.peers:
+    for progress in peers:
         if progress.state == REPLICATE:
-            while progress.next_index <= last_index and not progress.window.is_full():
+            window = progress.window
+            while progress.next_index <= last_index and not window.is_full():
                 if not _send_append(core, leadership, progress):
                     break
-            if progress.commit_sent < commit_index and not progress.window.sent and progress.state == REPLICATE:
+            if progress.commit_sent < commit_index and not window.sent and progress.state == REPLICATE:
                 _send_commit(core, progress)
         elif progress.state == PROBE and not progress.paused:
             _send_append(core, leadership, progress)
@@ -48,19 +53,15 @@ def flush(core: Core, leadership: Leadership) -> None:
 
 def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool:
     """One AppendEntries from `next_index` on; False if the entries there are compacted and a snapshot was begun."""
-    log = core.log
-    prev_index = progress.next_index - 1
-    prev_term = log.term(prev_index)
-    if prev_term is None or (progress.next_index < log.tail_first and progress.next_index < log.first_index):
-        _begin_snapshot(core, leadership, progress)
-        return False
-    batch = leadership.batch
-    if batch is None or batch.first_index != progress.next_index:
-        batch = leadership.batch = Batch(
-            progress.next_index, log.entries(progress.next_index, core.config.max_message_bytes)
-        )
-    _send_entries(core, progress, prev_index, prev_term, batch.entries)
-    progress.sent(prev_index + len(batch.entries), batch.size)
+    log, first, batch = core.log, progress.next_index, leadership.batch
+    if batch is None or batch.first_index != first:
+        prev_term = log.term(first - 1)
+        if prev_term is None or (first < log.tail_first and first < log.first_index):
+            _begin_snapshot(core, leadership, progress)
+            return False
+        batch = leadership.batch = Batch(first, prev_term, log.entries(first, core.config.max_message_bytes))
+    _send_entries(core, progress, first - 1, batch.prev_term, batch.entries)
+    progress.sent(first - 1 + len(batch.entries), batch.size)
     return True
 
 
@@ -105,29 +106,30 @@ def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> No
     leadership = core.leadership
     if leadership is None:
         return
+    log, match_index = core.log, message.match_index
     progress = leadership.progress.get(message.sender)
-    if progress is None or message.match_index > core.log.last_index:
+    if progress is None or match_index > log.last_index:
         reached("an append response that concerns nobody was ignored")
         return
     progress.last_response_us = core.now_us
     if not message.success:
         _refused(core, leadership, progress, message)
         return
-    if message.match_index < progress.proven_from:
+    if match_index < progress.proven_from:
         reached("an acknowledgement that may be of a former life was not counted")
-        if progress.unproven(message.match_index):
+        if progress.unproven(match_index):
             leadership.dirty = True
         return
-    advanced = progress.acknowledged(message.match_index)
-    if progress.state == PROBE or (progress.state == SNAPSHOT and progress.match_index + 1 >= core.log.first_index):
+    advanced = progress.acknowledged(match_index)
+    if progress.state != REPLICATE and (progress.state == PROBE or progress.match_index + 1 >= log.first_index):
         progress.become_replicate()
         leadership.forget_snapshot_unless_needed()
     if advanced:
-        if message.match_index > core.log.commit_index:
+        if match_index > log.commit_index:
             maybe_commit(core, leadership)
             if core.leadership is not leadership:
                 return  # committed its own removal, and stepped down
-        if message.match_index >= core.log.commit_index:
+        if match_index >= log.commit_index:
             progress.caught_up = True
         if leadership.transfer_to == progress.node_id:
             hand_over_if_ready(core, leadership)
@@ -135,10 +137,10 @@ def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> No
             reconfiguring.see_to(core, leadership)
             if core.leadership is not leadership:
                 return
-    elif message.match_index >= core.log.commit_index:
+    elif match_index >= log.commit_index:
         progress.caught_up = True  # by a snapshot that left nothing to append: no further acknowledgement will come
-    if progress.next_index <= core.log.last_index or progress.commit_sent < core.log.commit_index:
-        leadership.dirty = True
+    if progress.next_index <= log.last_index or progress.commit_sent < log.commit_index:
+        leadership.due.append(progress)
 
 
 def _refused(core: Core, leadership: Leadership, progress: Progress, message: AppendEntriesResponse) -> None:
