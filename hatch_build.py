@@ -29,6 +29,7 @@ COMPILED = (
     "sim/core/ledger.py",
     "sim/core/outbox.py",
     "sim/core/service.py",
+    "sim/core/parts.py",
     "sim/core/host.py",
     "sim/core/clients.py",
 )

@@ -7,86 +7,27 @@ at most one timer under way for a node.  A crash leaves nothing behind but the d
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from seatrial.raft.config import RaftConfig
-from seatrial.raft.core import Core
 from seatrial.raft.describe import describe_ready
 from seatrial.raft.errors import NotLeader, ProposalRefused
 from seatrial.raft.ids import Index
-from seatrial.raft.messages import Configuration, Entry
+from seatrial.raft.messages import Configuration
 from seatrial.raft.node import RaftNode
 from seatrial.raft.ready import Ready
 from seatrial.raft.roles import LEADER
-from seatrial.sim.clocks import HostClock
-from seatrial.sim.core.adapter import MakeCore
-from seatrial.sim.core.disk import ReadFailed, RecordDisk
-from seatrial.sim.core.ledger import Ledger, Watch
-from seatrial.sim.core.machine import Command, RegisterMachine
-from seatrial.sim.core.outbox import Outbox
+from seatrial.sim.core.disk import ReadFailed
+from seatrial.sim.core.machine import RegisterMachine
+from seatrial.sim.core.parts import HostParts
 from seatrial.sim.core.service import Request, Service
-from seatrial.sim.core.trace import CODE_BITS, Digest, describe
-from seatrial.sim.world import World
-from seatrial.transport.filters import FilterSet
+from seatrial.sim.core.trace import CODE_BITS, describe
 
 
-class Host:
+class Host(HostParts):
     """A node that can crash, pause and restart."""
 
-    def __init__(
-        self,
-        world: World,
-        config: RaftConfig,
-        configuration: Configuration,
-        disk: RecordDisk,
-        clock: HostClock,
-        ledger: Ledger,
-        filters: FilterSet,
-        decoded: dict[bytes, Command],
-        digest: Digest,
-        make_core: MakeCore,
-    ) -> None:
-        self.world = world
-        self.node_id: int = config.node_id
-        self.config = config
-        self.configuration = configuration
-        self.disk = disk
-        self.clock = clock
-        self.ledger = ledger
-        self.decoded = decoded
-        self.filters = filters
-        self.outbox = Outbox(Watch(self.node_id, disk), ledger, filters, {})
-        self.kept_down = 0  # how many faults keep it from starting again
-        self.watch = Watch(self.node_id, disk)
-        ledger.watches[self.node_id] = self.watch
-        self.trace: Callable[[str], None] | None = None
-        self.snapshot_entries = 0
-        self.keep_entries = 0
-        self.crash_mode = "prefix"
-        self.crash_point = ""
-        self.crashed_at: Callable[[str], None] | None = None  # told when a crash point was met
-        self.node: Any = None
-        self.core: Any = None
-        # The two where they are Seatrial's own: calls are native in a compiled build.
-        self._raft: RaftNode | None = None
-        self._own: Core | None = None
-        self.service = Service(self.watch, ledger, decoded, 0)
-        self.up = False
-        self.paused = False
-        self.messages_while_out = 0
-        self.starts = 0
-        self._make_core = make_core
-        self._digest = digest
-        self._record = digest.numbers.append
-        self._out = True  # down or paused
-        self._now_us = 0  # on its own clock, when it was last called
-        self._random = world.stream(f"node {self.node_id}").random
-        self._backlog: list[tuple[Callable[[Any], None], Any]] = []
-        self._saving: deque[tuple[Ready, bool]] = deque()  # (Ready, whether it has a save of its own)
-        self._timer = 0  # number of the one timer that counts
-        self._armed_us: int | None = None  # on the node's own clock
+    __slots__ = ()
 
     @property
     def machine(self) -> RegisterMachine:
@@ -108,9 +49,7 @@ class Host:
         self.node, self.core = self._make_core(
             self.config, disk, configuration=self.configuration, random=self._random, now_us=now
         )
-        own = isinstance(self.node, RaftNode)
-        self._raft = self.node if own else None
-        self._own = self.core if own else None
+        self._raft = self.node if isinstance(self.node, RaftNode) else None
         self.up = True
         self._out = self.paused = False
         self.starts += 1
@@ -126,7 +65,7 @@ class Host:
         self._say(f"crashes, {self.disk.unsynced()} records unsynced ({mode})")
         self._out = True
         self.up = self.paused = False
-        self.node = self.core = self._raft = self._own = None
+        self.node = self.core = self._raft = None
         self._backlog = []
         self._saving.clear()
         self._timer += 1
@@ -184,7 +123,7 @@ class Host:
         if self.filters.receiving and not filtered:
             self.filters.receive(0, message, self._receive_filtered)
             return
-        self._record(self.world.now_us << CODE_BITS | message.sender << 8 | self.node_id)
+        self._record(self.world.now_us << CODE_BITS | self.node_id)
         if self.trace is not None:
             self._say(f"<- {describe(message)}")
         self._now_us = now = self.clock.now_us()
@@ -216,7 +155,7 @@ class Host:
         self._armed_us = None
         self._now_us = now = self.clock.now_us()
         if now >= self.node.next_deadline():
-            self._record(self.world.now_us << CODE_BITS | self.node_id)
+            self._record(self.world.now_us << CODE_BITS | self.node_id << 8)
             self._digest.flush_if_large()
             if self.trace is not None:
                 self._say("ticks")
@@ -301,27 +240,27 @@ class Host:
 
     def drive(self) -> None:
         """Carry out every Ready, then have the ledger look."""
-        raft, own = self._raft, self._own
-        if raft is None or own is None:
+        raft = self._raft
+        if raft is None:
             self._drive_another()
             return
+        own = raft._core
         watch, log = self.watch, own.log
-        ready = raft.take_ready()
-        while ready is not None:
+        while True:
+            ready = raft.take_ready()
             # A new commit enters the book before anyone can hear of it: this node may crash on the way.
             if log.commit_index != watch.commit:
                 self.ledger.commit_seen(watch, own)
-            if not self._carry_out(ready, own.role == LEADER):
+            if ready is None:
+                break
+            if not self._carry_out(ready, own.role):
                 return
-            ready = raft.take_ready() if log.last_applied < log.commit_index else None
+            if log.last_applied >= log.commit_index:
+                break
         if own.term != watch.term or own.role != watch.role or own.voted_for != watch.voted_for:
-            self.ledger.stepped(watch, own)
-            return
-        last, commit = log.last_index, log.commit_index
-        if last != watch.last or commit != watch.settled or log.last_applied != watch.applied:
-            if commit != watch.commit:
-                self.ledger.commit_seen(watch, own)
-            self.ledger.log_moved(watch, last, commit, log.last_applied)
+            self.ledger.role_moved(watch, own)
+        if log.last_index != watch.last or log.last_applied != watch.applied or log.commit_index != watch.settled:
+            self.ledger.log_moved(watch, log.last_index, log.commit_index, log.last_applied)
 
     def _drive_another(self) -> None:
         """As `drive`, of a core that is not Seatrial's."""
@@ -329,17 +268,17 @@ class Host:
         while (ready := node.take_ready()) is not None:
             if core.log.commit_index != watch.commit:
                 self.ledger.commit_seen(watch, core)
-            if not self._carry_out(ready, core.role == LEADER):
+            if not self._carry_out(ready, core.role):
                 return
         self.ledger.stepped(watch, core)
 
-    def _carry_out(self, ready: Ready, leads: bool) -> bool:
+    def _carry_out(self, ready: Ready, role: int) -> bool:
         """False where the node crashed over it."""
         finishes = False
         if self.trace is not None and (text := describe_ready(ready)):
             self._say(text)
         if ready.messages:
-            self.outbox.send(ready.messages, leads)
+            self.outbox.send(ready.messages, role == LEADER)
         if ready.hard_state is not None or ready.entries or ready.snapshot is not None:
             self._saving.append((ready, True))
             if self.crash_point and self._crash_here("before-save"):

@@ -134,7 +134,7 @@ class Ledger:
         if commit != watch.commit:
             self.commit_seen(watch, core)
         if core.term != watch.term or core.role != watch.role or core.voted_for != watch.voted_for:
-            self._term_or_role_changed(watch, core)
+            self.role_moved(watch, core)
         self.log_moved(watch, log.last_index, commit, log.last_applied)
 
     def log_moved(self, watch: Watch, last: int, commit: int, applied: int) -> None:
@@ -152,7 +152,8 @@ class Ledger:
         watch.last = last
         watch.settled = commit
 
-    def _term_or_role_changed(self, watch: Watch, core: Any) -> None:
+    def role_moved(self, watch: Watch, core: Any) -> None:
+        """Its term, role or vote is another."""
         term = core.term
         node_id = watch.node_id
         if term < watch.term:

@@ -83,8 +83,8 @@ class Link:
             arrival = self._arrival_us
         else:
             self._arrival_us = arrival
-        world.sequence += 1
-        heappush(world.queue, (arrival, world.sequence, self._receive, message))
+        world.sequence = number = world.sequence + 1
+        heappush(world.queue, (arrival, number, self._receive, message))
 
     def _send(self, message: Any, late_us: int) -> None:
         """As `send`, through no fault of the case, but so much later."""
