@@ -38,7 +38,7 @@ class Console:
 
     def hunting(self, report: Report) -> None:
         """A moment of a hunt; a seed that failed gets a line that stays, for the hunt may not be let end."""
-        for failing in report.failing[self._failing_said :]:
+        for failing in report.failing[self._failing_said : FAILING_SHOWN]:
             self.say(f"✗ {failing.replay}  {_violation_line(failing.violation)}")
         self._failing_said = len(report.failing)
         self._show(hunt_line(report), last=report.done == report.seeds)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.sim.coverage import PACKAGES, marks_in_code, never_reached
+from seatrial.sim.coverage import OUT_OF_REACH, PACKAGES, marks_in_code, never_reached
 from seatrial.sim.hunt import Draw, hunt
 
 SEEDS = 60
@@ -108,3 +108,11 @@ def test_what_was_never_reached_is_told_with_its_place() -> None:
 
 def test_the_full_level_answers_for_the_whole_server_wing() -> None:
     assert set(marks_in_code("core")) < set(marks_in_code("full"))
+
+
+def test_what_is_out_of_reach_is_in_the_code_tested_elsewhere_and_not_asked_for() -> None:
+    for level, marks in OUT_OF_REACH.items():
+        assert set(marks) <= set(marks_in_code(level))
+        for why in marks.values():
+            assert (SOURCE.parents[1] / why.rsplit(": ", 1)[1]).exists(), why
+    assert not any(mark in missed for mark in OUT_OF_REACH["full"] for missed in never_reached("full", ()))
