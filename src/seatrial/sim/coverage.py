@@ -7,6 +7,7 @@ Knows nothing of what the events mean.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,8 @@ OUT_OF_REACH: Final[Mapping[Level, Mapping[str, str]]] = {
 }
 
 
-def marks_in_code(level: Level) -> dict[str, str]:
+@functools.cache
+def marks_in_code(level: Level) -> Mapping[str, str]:
     """Every mark that this level could reach, with where it stands ("raft/log.py:238"), in the order of the code."""
     root = Path(seatrial.__file__).parent
     return {

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from seatrial.sim.case import Network
 from seatrial.sim.world import World
 
@@ -85,6 +87,11 @@ class Link:
         """End everything that was imposed."""
         for kind in IMPOSABLE:
             self._imposed[kind] = []
+        self._settle()
+
+    def calm(self) -> None:
+        """From now on it loses nothing by itself, and nothing takes long by chance."""
+        self.settings = msgspec.structs.replace(self.settings, loss=0.0, tail=0.0)
         self._settle()
 
     def is_imposed(self, kind: str) -> bool:

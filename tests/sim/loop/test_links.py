@@ -249,3 +249,18 @@ def test_a_connection_does_not_move_the_delays_of_another_link() -> None:
         return times
 
     assert arrivals(chatter=False) == arrivals(chatter=True)
+
+
+def test_a_calm_network_loses_nothing_and_nothing_takes_long_by_chance() -> None:
+    """Of links that are there and of links that come; what a fault imposes stays."""
+    network = SimNetwork(World(3), Network(loss=0.5, tail=0.5, delay_us=(100, 200)))
+    for name in ("a", "b", "c"):
+        network.add_host(name)
+    rough = [network.link("a", "b").transit(10)[0] for _ in range(50)]
+    network.calm()
+    for link in (network.link("a", "b"), network.link("a", "c")):
+        assert max(link.transit(10)[0] for _ in range(50)) <= 200
+    assert max(rough) > 200_000
+    link = network.link("a", "b")
+    link.impose("loss", 0.9)
+    assert max(link.transit(10)[0] for _ in range(50)) > 200_000

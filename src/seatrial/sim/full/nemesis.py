@@ -92,6 +92,8 @@ class Nemesis:
             under_way.over = True
             under_way.carried.end()
         self._cluster.network.clear()
+        # A lost segment holds up all behind it until it is sent again: longer than some election timeouts.
+        self._cluster.network.calm()
         for server in self._cluster.nodes.values():
             server.heal()
 
