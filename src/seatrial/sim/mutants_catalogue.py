@@ -9,13 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from seatrial.sim.mutants_membership import MEMBERSHIP_MUTANTS
-from seatrial.sim.mutants_raft import (
-    ELECTION_MUTANTS,
-    PROGRESS_MUTANTS,
-    READ_MUTANTS,
-    REPLICATION_MUTANTS,
-    SNAPSHOT_MUTANTS,
-)
+from seatrial.sim.mutants_raft import ELECTION_MUTANTS, REPLICATION_MUTANTS
+from seatrial.sim.mutants_reads import PROGRESS_MUTANTS, READ_MUTANTS, SNAPSHOT_MUTANTS
 from seatrial.sim.mutants_server import KAFKA_MUTANTS, MACHINE_MUTANTS, SERVER_MUTANTS
 from seatrial.sim.mutants_storage import STORAGE_MUTANTS, TRANSPORT_MUTANTS
 from seatrial.sim.mutation import Mutant

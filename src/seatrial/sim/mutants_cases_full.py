@@ -1,0 +1,156 @@
+"""Families of cases at the full level, that lead where a bug of the disk, of a retry or of the server can show.
+
+Rule: a family is still a search by seed: it fixes what its bug needs, and draws the rest; every case is within budget.
+Knows nothing of how cases are run.
+"""
+
+from __future__ import annotations
+
+from seatrial.env import Rng
+from seatrial.sim.case import Case, Disk, Fault, Level, Load, Network, Raft
+from seatrial.sim.mutants_plans import isolate, kill
+
+
+def power_cuts(seed: int, level: Level) -> Case:
+    """The power fails, for one machine or for all of them, again and again, under load; some syncs fail before."""
+    rng = Rng(seed).child("power cuts")
+    faults: list[Fault] = []
+    at_us = rng.integer(200_000, 600_000)
+    while at_us < 2_800_000:
+        way = rng.random()
+        nodes = (1, 2, 3) if way < 0.45 else (rng.integer(1, 3),)
+        if way > 0.8:
+            faults.append(Fault(at_us=at_us, kind="io-error", duration_us=60_000, nodes=nodes, mode="sync"))
+            at_us += 100_000
+        elif way > 0.65:
+            faults.append(kill(at_us, 30_000, nodes[0]))
+            at_us += rng.integer(31_000, 60_000)
+        faults.append(Fault(at_us=at_us, kind="crash", duration_us=60_000, nodes=nodes, mode="power"))
+        at_us += rng.integer(300_000, 600_000)
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=3_000_000,
+        network=Network(delay_us=(100, 500), tail=0.0),
+        disk=Disk(sync_us=(500, rng.choice((1_000, 15_000))), unsynced=rng.choice(("lost", "some"))),
+        raft=Raft(
+            election_timeout_us=120_000, heartbeat_us=25_000, snapshot_entries=rng.integer(10, 60), keep_entries=5
+        ),
+        load=Load(clients=4, rate=40, reads=0.2, keys=3, kafka_rate=60, partitions=1),
+        faults=tuple(faults),
+    )
+
+
+def kills(seed: int, level: Level) -> Case:
+    """One process after the other is killed while answers are under way on a slow network, so that clients repeat."""
+    rng = Rng(seed).child("kills")
+    order = [1, 2, 3]
+    rng.shuffle(order)
+    faults = []
+    for turn, at_us in enumerate(range(500_000, 3_740_000, 270_000)):
+        begin_us = at_us + rng.integer(0, 60_000)
+        faults.append(kill(begin_us, rng.integer(40_000, 150_000), order[turn % 3]))
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=4_000_000,
+        network=Network(delay_us=(3_000, 6_000), tail=0.0),
+        disk=Disk(sync_us=(100, 400)),
+        raft=Raft(
+            election_timeout_us=150_000, heartbeat_us=40_000, snapshot_entries=rng.integer(4, 12), keep_entries=1
+        ),
+        load=Load(clients=6, rate=100, reads=0.4, keys=2, kafka_rate=100, partitions=1),
+        faults=tuple(faults),
+    )
+
+
+def deaf_leaders(seed: int, level: Level) -> Case:
+    """One node after the other hears nothing of the others, who hear it: a leader then acts without knowing it."""
+    rng = Rng(seed).child("deaf leaders")
+    order = [1, 2, 3]
+    rng.shuffle(order)
+    faults = []
+    for turn, node in enumerate(order):
+        into = tuple((other, node) for other in (1, 2, 3) if other != node)
+        at_us = 500_000 + turn * 2_800_000 + rng.integer(0, 100_000)
+        faults.append(Fault(at_us=at_us, kind="cut", duration_us=2_400_000, links=into, mode="one-way"))
+        if rng.chance(0.5):
+            faults.append(kill(at_us + rng.integer(150_000, 450_000), 30_000, into[turn % 2][0]))
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=9_000_000,
+        network=Network(delay_us=(200, 800), tail=0.0),
+        raft=Raft(
+            election_timeout_us=rng.choice((200_000, 700_000)),
+            heartbeat_us=60_000,
+            snapshot_entries=rng.choice((3, 200)),
+            keep_entries=1,
+        ),
+        load=Load(clients=4, rate=40, reads=0.4, keys=1, kafka_rate=10, partitions=1),
+        faults=tuple(faults),
+    )
+
+
+def torn_writes(seed: int, level: Level) -> Case:
+    """One machine after the other loses its power in the middle of slow writes, of which some sectors stay."""
+    rng = Rng(seed).child("torn writes")
+    faults = [
+        Fault(at_us=at_us + rng.integer(0, 60_000), kind="crash", duration_us=20_000, nodes=(node,), mode="power")
+        for at_us, node in zip(range(400_000, 2_800_000, 200_000), [1, 2, 3] * 4, strict=True)
+    ]
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=3_000_000,
+        network=Network(delay_us=(100, 500), tail=0.0),
+        disk=Disk(sync_us=(5_000, 12_000), unsynced="some"),
+        raft=Raft(election_timeout_us=250_000, heartbeat_us=40_000, snapshot_entries=500),
+        load=Load(clients=6, rate=100, reads=0.0, keys=3, kafka_rate=120, partitions=1),
+        faults=tuple(faults),
+    )
+
+
+def hand_overs(seed: int, level: Level) -> Case:
+    """Leaders are cut off, killed, paused, told to hand over, again and again, under load; snapshots are frequent."""
+    rng = Rng(seed).child("hand-overs")
+    faults: list[Fault] = []
+    at_us = rng.integer(300_000, 700_000)
+    while at_us < 3_600_000:
+        node = rng.integer(1, 3)
+        lasting_us = rng.integer(100_000, 900_000)
+        way = rng.choice(("cut", "cut", "one-way", "kill", "pause", "transfer"))
+        if way == "cut":
+            faults.append(isolate(at_us, lasting_us, node, 3))
+        elif way == "one-way":
+            into = tuple((other, node) for other in (1, 2, 3) if other != node)
+            faults.append(Fault(at_us=at_us, kind="cut", duration_us=lasting_us, links=into, mode="one-way"))
+        elif way == "kill":
+            lasting_us //= 4
+            faults.append(kill(at_us, lasting_us, node))
+        elif way == "pause":
+            faults.append(Fault(at_us=at_us, kind="pause", duration_us=lasting_us, nodes=(node,)))
+        else:
+            lasting_us = 50_000
+            faults.append(Fault(at_us=at_us, kind="transfer", nodes=(node,)))
+        at_us += lasting_us + rng.integer(50_000, 400_000)
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=4_000_000,
+        network=Network(delay_us=(200, rng.choice((800, 5_000))), tail=0.02, split=0.3),
+        raft=Raft(
+            election_timeout_us=150_000,
+            heartbeat_us=30_000,
+            check_quorum=rng.chance(0.5),
+            snapshot_entries=rng.integer(5, 30),
+            keep_entries=2,
+        ),
+        load=Load(clients=4, rate=60, reads=rng.choice((0.2, 0.5)), keys=2, kafka_rate=60, partitions=1),
+        faults=tuple(faults),
+    )

@@ -1,0 +1,45 @@
+"""Faults of a plan in few words, for the families of cases that are written by hand.
+
+Rule: each gives data, drawn from nothing but its arguments.  Knows nothing of what the plans are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import TypeAlias
+
+from seatrial.sim.case import Fault
+
+Links: TypeAlias = tuple[tuple[int, int], ...]
+
+
+def between(some: Iterable[int], others: Iterable[int]) -> Links:
+    """Every link between the two groups, both ways."""
+    pairs = list(product(some, others))
+    return tuple(sorted([*pairs, *((b, a) for a, b in pairs)]))
+
+
+def cut(at_us: int, duration_us: int, links: Links) -> Fault:
+    return Fault(at_us=at_us, kind="cut", duration_us=duration_us, links=links, mode="partition")
+
+
+def isolate(at_us: int, duration_us: int, node: int, nodes: int) -> Fault:
+    others = [other for other in range(1, nodes + 1) if other != node]
+    return Fault(at_us=at_us, kind="cut", duration_us=duration_us, links=between([node], others), mode="isolate")
+
+
+def campaign(at_us: int, node: int) -> Fault:
+    return Fault(at_us=at_us, kind="campaign", nodes=(node,))
+
+
+def kill(at_us: int, duration_us: int, node: int) -> Fault:
+    return Fault(at_us=at_us, kind="crash", duration_us=duration_us, nodes=(node,), mode="kill")
+
+
+def change(at_us: int, duration_us: int, mode: str, *nodes: int) -> Fault:
+    return Fault(at_us=at_us, kind="membership", duration_us=duration_us, nodes=nodes, mode=mode)
+
+
+def in_order(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    return tuple(sorted(faults, key=lambda fault: fault.at_us))
