@@ -40,10 +40,6 @@ class Window:
     def is_full(self) -> bool:
         return len(self.sent) >= self._max_messages or self.bytes >= self._max_bytes
 
-    def add(self, last_index: int, size: int) -> None:
-        self.sent.append((last_index, size))
-        self.bytes += size
-
     def clear(self) -> None:
         self.sent.clear()
         self.bytes = 0
@@ -147,7 +143,9 @@ class Progress:
         """Entries up to `last_index` went out."""
         if self.state == REPLICATE:
             self.next_index = last_index + 1
-            self.window.add(last_index, size)
+            window = self.window
+            window.sent.append((last_index, size))
+            window.bytes += size
         else:
             self.paused = True
 

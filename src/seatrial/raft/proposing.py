@@ -9,13 +9,18 @@ from __future__ import annotations
 from seatrial.marks import reached
 from seatrial.raft.core import Core
 from seatrial.raft.errors import NotLeader, ProposalDropped
-from seatrial.raft.ids import EntryId, Index, Term
+from seatrial.raft.ids import EntryId, Term
 from seatrial.raft.leadership import Leadership
 from seatrial.raft.messages import COMMAND, Entry, ForwardProposal
 
 
 def propose(core: Core, data: bytes) -> EntryId:
     """Raises NotLeader, and ProposalDropped during a transfer or while too much is uncommitted."""
+    entry = _append(core, data)
+    return EntryId(entry.term, entry.index)
+
+
+def _append(core: Core, data: bytes) -> Entry:
     leadership = core.leadership
     if leadership is None:
         raise NotLeader(core.leader)
@@ -28,15 +33,16 @@ def propose(core: Core, data: bytes) -> EntryId:
         raise ProposalDropped(f"{waiting} bytes are not yet committed and applied, of {limit} allowed")
     leadership.uncommitted_bytes = waiting + len(data)
     leadership.dirty = True
-    entry_id = EntryId(Term(core.term), Index(core.log.last_index + 1))
-    core.log.append(Entry(entry_id.term, entry_id.index, COMMAND, data))
-    return entry_id
+    log = core.log
+    entry = Entry(core.term, log.last_index + 1, COMMAND, data)
+    log.append(entry)
+    return entry
 
 
 def forward(core: Core, data: bytes) -> None:
     """Propose here, or pass it on to the leader.  Raises NotLeader(None), and ProposalDropped as `propose`."""
     if core.leadership is not None:
-        propose(core, data)
+        _append(core, data)
     elif core.leader is None:
         raise NotLeader(None)
     else:
@@ -49,7 +55,7 @@ def on_forward_proposal(core: Core, message: ForwardProposal) -> None:
         reached("a forwarded proposal was lost")
         return
     try:
-        propose(core, message.data)
+        _append(core, message.data)
     except ProposalDropped:
         return
 

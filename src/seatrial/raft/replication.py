@@ -60,7 +60,10 @@ def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool
             _begin_snapshot(core, leadership, progress)
             return False
         batch = leadership.batch = Batch(first, prev_term, log.entries(first, core.config.max_message_bytes))
-    _send_entries(core, progress, first - 1, batch.prev_term, batch.entries)
+    progress.commit_sent = commit = log.commit_index
+    core.messages.append(
+        AppendEntries(core.node_id, progress.node_id, core.term, first - 1, batch.prev_term, commit, batch.entries)
+    )
     progress.sent(first - 1 + len(batch.entries), batch.size)
     return True
 
@@ -82,24 +85,11 @@ def _send_empty(core: Core, progress: Progress) -> bool:
     prev_term = core.log.term(prev_index)
     if prev_term is None:
         return False
-    _send_entries(core, progress, prev_index, prev_term, _NOTHING)
-    return True
-
-
-def _send_entries(core: Core, progress: Progress, prev_index: int, prev_term: int, entries: list[Entry]) -> None:
-    commit_index = core.log.commit_index
-    progress.commit_sent = commit_index
+    progress.commit_sent = commit = core.log.commit_index
     core.messages.append(
-        AppendEntries(
-            core.node_id,
-            progress.node_id,
-            core.term,
-            prev_index,
-            prev_term,
-            commit_index,
-            entries,
-        )
+        AppendEntries(core.node_id, progress.node_id, core.term, prev_index, prev_term, commit, _NOTHING)
     )
+    return True
 
 
 def on_append_entries_response(core: Core, message: AppendEntriesResponse) -> None:

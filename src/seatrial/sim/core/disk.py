@@ -291,15 +291,15 @@ class RecordDisk:
         self.syncs += 1
         durable = self.durable
         for save in batch:
-            if save.snapshot is not None:
+            if save.snapshot is None:
+                if save.hard_state is not None:
+                    durable.hard_state = save.hard_state
+                if save.entries:
+                    durable.write_entries(save.entries)
+            else:
                 save.write(durable)
                 if save.made_here:
                     save.write(self._seen)
-                continue
-            if save.hard_state is not None:
-                durable.hard_state = save.hard_state
-            if save.entries:
-                durable.write_entries(save.entries)
         if self._queue:
             self._begin_sync()
         else:

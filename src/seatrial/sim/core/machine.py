@@ -69,9 +69,9 @@ class RegisterMachine:
         index: int = entry.index
         assert index == self.applied_index + 1, f"{entry} was handed out after {self.applied_index}"
         self.applied_index = index
-        data = entry.data
-        self.chain = crc32(data, self.chain ^ (entry.term << 2 | entry.kind))
-        if entry.kind != COMMAND:
+        data, kind = entry.data, entry.kind
+        self.chain = crc32(data, self.chain ^ (entry.term << 2 | kind))
+        if kind != COMMAND:
             return 0
         command = self._decoded.get(data)
         if command is None:
