@@ -83,9 +83,10 @@ def serve() -> None:
         if os.fork() == 0:
             os._exit(0)
     control.send(ready)
+    zygote = os.getpid()
     while os.read(go, 1):
         if os.fork() == 0:
-            _be_keeper(control)
+            _be_keeper(control, zygote)
     os._exit(0)
 
 
@@ -121,14 +122,15 @@ def was_compiled_since(began: float) -> bool:
     return False
 
 
-def _be_keeper(control: socket.socket) -> NoReturn:
+def _be_keeper(control: socket.socket, zygote: int) -> NoReturn:
     try:
-        die_with_parent()
+        die_with_parent(zygote)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        keeper = os.getpid()
         runner = os.fork()
         if runner == 0:
-            _be_runner(descriptors[0])
+            _be_runner(descriptors[0], keeper)
         os.close(descriptors[0])
         control.send(b"started %d" % runner)
         _, status = os.waitpid(runner, 0)
@@ -139,9 +141,9 @@ def _be_keeper(control: socket.socket) -> NoReturn:
         os._exit(0)
 
 
-def _be_runner(descriptor: int) -> NoReturn:
+def _be_runner(descriptor: int, keeper: int) -> NoReturn:
     try:
-        die_with_parent()
+        die_with_parent(keeper)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, sys.stdin.fileno())
         with socket.socket(fileno=descriptor) as channel:
@@ -159,10 +161,15 @@ def _be_runner(descriptor: int) -> NoReturn:
         os._exit(0)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends; elsewhere than on Linux there is no such thing."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent, that process, ends; at once where it has ended already.
+
+    Elsewhere than on Linux there is no such thing.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the kernel was asked
+            os._exit(0)
 
 
 def write_message(channel: socket.socket, message: bytes) -> None:

@@ -42,7 +42,7 @@ class CaseHangs(Exception):
 def main(arguments: list[str]) -> int:
     options = _options(arguments)
     mutant = MUTANTS[options.name]
-    die_with_parent()
+    die_with_parent(os.getppid())
     if mutant.level == "full":
         ensure_deterministic_process()
     if not options.untouched:
@@ -138,9 +138,10 @@ def _full_outcomes(cases: Iterable[Any]) -> Iterator[tuple[Any, Violations]]:
 
 def _forked(run_case: Callable[[Any], Any], case: Any) -> Violations:
     reading, writing = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _be_child(run_case, case, writing)
+        _be_child(run_case, case, writing, parent)
     os.close(writing)
     said = bytearray()
     deadline = time.monotonic() + FULL_CASE_SECONDS_MAX
@@ -159,9 +160,9 @@ def _forked(run_case: Callable[[Any], Any], case: Any) -> Violations:
         os.waitpid(child, 0)
 
 
-def _be_child(run_case: Callable[[Any], Any], case: Any, writing: int) -> NoReturn:
+def _be_child(run_case: Callable[[Any], Any], case: Any, writing: int, parent: int) -> NoReturn:
     try:
-        die_with_parent()
+        die_with_parent(parent)
         violations = [(violation.name, violation.message) for violation in run_case(case).violations]
         with os.fdopen(writing, "w") as channel:
             json.dump(violations, channel)
