@@ -16,7 +16,7 @@ from seatrial.env import Clock, Rng
 from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.raft.messages import Configuration, Message, PreVote, RequestVote
+from seatrial.raft.messages import Configuration, HeartbeatResponse, Message, PreVote, RequestVote
 from seatrial.raft.node import RaftNode
 from seatrial.raft.roles import Role
 from seatrial.server.quiet import HOST_GROUP, QuietGroups
@@ -177,7 +177,10 @@ class MultiRaft:
         if type(message) is PreVote or type(message) is RequestVote:
             self._quiet.remind(replica, now_us)
         replica.node.step(message, now_us)
-        if not replica.dirty:
+        # What answers a heartbeat is most of what an idle leader hears, and mostly there is nothing to do about it.
+        if not replica.dirty and (
+            type(message) is not HeartbeatResponse or len(self._quiet) or replica.node.has_ready()
+        ):
             self.mark_dirty(replica)
 
     def _receive_from_host(self, message: Message) -> None:
@@ -230,6 +233,17 @@ class MultiRaft:
         """Tick the groups that are due; one whose deadline has moved on is only put back."""
         self._timer = None
         now_us = self.now_us()
+        was_scheduled, self._scheduled = self._scheduled, True  # what becomes dirty here is processed below
+        try:
+            self._tick_those_due(now_us)
+        finally:
+            self._scheduled = was_scheduled
+        if self._dirty and not was_scheduled:
+            self._process()
+        else:
+            self._arm_timer()
+
+    def _tick_those_due(self, now_us: int) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now_us:
             armed_us, group = heappop(timers)
@@ -242,7 +256,6 @@ class MultiRaft:
             else:
                 replica.armed_us = 0
                 self._tick_replica(replica, now_us)
-        self._arm_timer()
 
     def _tick_replica(self, replica: Replica, now_us: int) -> None:
         """Unless the host's beat stands for the group's timers (see `quiet`)."""

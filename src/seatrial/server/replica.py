@@ -222,9 +222,10 @@ class Replica:
         if self.reads.must_ask:
             self.reads.ask(node, self.host.now_us())
         for _ in range(READYS_A_TURN):
-            if not node.has_ready():
+            ready = node.take_ready()
+            if ready is None:
                 return
-            self._carry_out(node.ready())
+            self._carry_out(ready)
         self.host.mark_dirty(self)
 
     def _carry_out(self, ready: Ready) -> None:
@@ -233,7 +234,8 @@ class Replica:
         saves = bool(ready.entries) or ready.hard_state is not None or ready.snapshot is not None
         if saves or ready.committed or ready.reads:
             self.idle_beats = 0
-        in_order = saves or bool(self._saving)
+        waits = saves or bool(ready.messages_after_save)
+        in_order = saves or (waits and bool(self._saving))
         if in_order:
             self._saving.append((ready, saves))
         if saves:
@@ -249,7 +251,7 @@ class Replica:
             self._apply(ready.committed)
         if ready.reads:
             self.reads.answered(ready.reads, self.last_applied)
-        if not in_order:
+        if waits and not in_order:
             self._finish(ready)
 
     def _saved(self) -> None:

@@ -26,7 +26,7 @@ def network(fault: MakeFault) -> list[Fault]:
         fault("delay", 2.5, links=ALL_LINKS, value=30_000),
         fault("loss", 2.9, links=ALL_LINKS, value=0.3),
         fault("bandwidth", 3.3, links=ALL_LINKS, value=20_000),
-        fault("split", 3.7, 0.1, links=ALL_LINKS, value=40),
+        fault("split", 3.6, 0.3, links=ALL_LINKS, value=40),
         fault("half-open", 3.9, links=ALL_LINKS),
         fault("reset", 4.2, links=ALL_LINKS),
     ]
