@@ -88,7 +88,7 @@ async def _hunt(mutant: Mutant, first_seed: int, seeds_max: int, seconds_max: fl
     limits = ["--first-seed", str(first_seed), "--seeds", str(seeds_max), "--seconds", str(seconds_max)]
     try:
         found = await _hunting_process([mutant.name, *limits], seconds_max + _STOP_S)
-        problem = ""
+        problem = found.get("problem", "")
         if found["found"]:
             problem = await _untouched_problem(mutant, found["case"])
     except HuntFailed as error:
@@ -115,7 +115,7 @@ async def _untouched_problem(mutant: Mutant, case: str) -> str:
         path.write_text(case)
         found = await _hunting_process([mutant.name, "--untouched", "--case", str(path)], 10 * _STOP_S)
     if not found["found"]:
-        return ""
+        return str(found.get("problem", ""))
     return f"the untouched code is INVALID on this case too ({found['violation']}: {found['message']})"
 
 

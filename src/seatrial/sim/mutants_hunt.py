@@ -30,7 +30,8 @@ from seatrial.sim.mutation import Mutant, plant
 
 CORE_CASE_SECONDS_MAX: Final = 60
 FULL_CASE_SECONDS_MAX: Final = 240
-_DIED: Final = ("simulator-crash", "the process that ran the case ended without an outcome")
+NO_OUTCOME: Final = "simulator-crash"  # of the simulator, or of the machine: proves nothing of a mutant
+_DIED: Final = (NO_OUTCOME, "the process that ran the case ended without an outcome")
 
 Violations: TypeAlias = list[tuple[str, str]]
 
@@ -92,6 +93,8 @@ def _hunt(mutant: Mutant, cases: Iterable[Any], seconds_max: float) -> dict[str,
         seconds = time.monotonic() - began
         if violations:
             name, message = violations[0]
+            if name == NO_OUTCOME:
+                return {"found": False, "problem": f"seed {case.seed}: {message}", "tried": tried, "seconds": seconds}
             found = {"found": True, "seed": case.seed, "violation": name, "message": message, "case": case.to_toml()}
             return {**found, "tried": tried, "seconds": seconds}
         if seconds > seconds_max:
