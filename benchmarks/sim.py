@@ -3,8 +3,11 @@
     .venv/bin/python benchmarks/sim.py                   # pure Python
     .venv-compiled/bin/python benchmarks/sim.py          # the same source compiled (make compiled)
 
-The core level: 5 nodes, the default network, with the checkers of every step.  CPU time of this process, the best of
-three; other programs on the machine still slow it down by what they take of caches and of the other hyperthread.
+The core level: 5 nodes, the default network, with the checkers of every step.  The full level: the server as shipped,
+aiokafka and HTTP clients, each case in a process forked from a warmed one, as in a hunt, and whole: faults, recovery
+after a power cut of everything, final reads, checkers.  CPU time of the process that ran it, the best of three (of the
+swarm's mix: the sum over its seeds, with what forking costs the child); other programs on the machine still slow it
+down by what they take of caches and of the other hyperthread.
 """
 
 from __future__ import annotations
@@ -16,12 +19,16 @@ import time
 from dataclasses import dataclass
 
 import seatrial.raft.node
-from seatrial.sim.case import Case, Fault, Load, Network
+from seatrial.sim.case import Case, Fault, Load, Network, Outcome
 from seatrial.sim.core import CoreCluster, run_case
 from seatrial.sim.core.nemesis import Nemesis
+from seatrial.sim.hunt import run_case_of, run_quietly
+from seatrial.sim.swarm import draw_case
+from seatrial.sim.zygote import Died, Zygote
 
 SECOND_US = 1_000_000
 NODES = 5
+SWARM_SEEDS = range(1, 21)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +129,63 @@ def core_level() -> None:
     print(measure_whole("core, 100 writes/s, faults, whole", case(20, 100.0, faults=True)).line())
 
 
+def full_case() -> Case:
+    """Three nodes, 30 records/s by aiokafka and 10 key-value operations/s, a cut, a power cut, a slow disk, a kill."""
+    faults = (
+        Fault(at_us=2 * SECOND_US, kind="cut", links=((1, 2), (2, 1)), duration_us=SECOND_US),
+        Fault(at_us=4 * SECOND_US, kind="crash", mode="power", nodes=(2,), duration_us=SECOND_US // 2),
+        Fault(at_us=6 * SECOND_US, kind="slow-sync", nodes=(3,), value=5_000, duration_us=SECOND_US),
+        Fault(at_us=8 * SECOND_US, kind="crash", mode="kill", nodes=(1,), duration_us=SECOND_US // 3),
+    )
+    load = Load(rate=10.0, kafka_rate=30.0)
+    return Case(level="full", seed=1, nodes=3, network=Network(loss=0.002), load=load, faults=faults)
+
+
+def timed(case: Case) -> tuple[Outcome, float]:
+    """Run in a process of its own: with the CPU time of that process since it was forked."""
+    return run_quietly(case), time.process_time()
+
+
+def measure_forked(zygote: Zygote, name: str, case: Case) -> Figure:
+    result = zygote.run(timed, case)
+    assert not isinstance(result, Died), result.reason
+    outcome, cpu_s = result
+    assert outcome.violations == (), outcome.violations
+    return Figure(
+        name=name,
+        virtual_s=outcome.virtual_us / SECOND_US,
+        cpu_s=cpu_s,
+        events=outcome.events,
+        operations=sum(outcome.operations.values()),
+    )
+
+
+def full_level() -> None:
+    with Zygote(timed, run_quietly, run_case_of("full")) as zygote:
+        name = "full, 30 records/s, 10 KV, faults"
+        runs = [measure_forked(zygote, name, full_case()) for _ in range(3)]
+        print(min(runs, key=lambda run: run.cpu_s).line())
+        began = time.monotonic()
+        swarm = [measure_forked(zygote, "", draw_case(seed, "full")) for seed in SWARM_SEEDS]
+        wall_s = time.monotonic() - began
+    name = f"full, the swarm's mix, {len(swarm)} seeds"
+    total = Figure(
+        name=name,
+        virtual_s=sum(run.virtual_s for run in swarm),
+        cpu_s=sum(run.cpu_s for run in swarm),
+        events=sum(run.events for run in swarm),
+        operations=sum(run.operations for run in swarm),
+    )
+    print(total.line())
+    cpu_s = total.cpu_s / len(swarm)
+    print(f"{'':<33} {cpu_s:.2f} s of CPU a seed, {wall_s / len(swarm):.2f} s of wall time, one after the other")
+
+
 def main() -> None:
     compiled = "compiled" if seatrial.raft.node.__file__.endswith(".so") else "pure Python"
     print(f"{platform.python_implementation()} {sys.version.split()[0]}, {compiled}, {NODES} nodes")
     core_level()
+    full_level()
 
 
 if __name__ == "__main__":
