@@ -94,6 +94,24 @@ def test_a_partition_without_a_leader_says_so_and_dead_nodes_are_offline() -> No
     assert [b.node_id for b in response.brokers] == [1, 2]
 
 
+@pytest.mark.parametrize("leader_id", [-1, 2])
+def test_only_an_answer_that_helps_nobody_waits_and_it_tells_what_was_found_meanwhile(leader_id: int) -> None:
+    """aiokafka asks again at once, a thousand times a second while an election lasts."""
+    broker = FakeBroker()
+    partition = broker.create("t")
+    partition.lead(3, leader_id=leader_id, is_leader=False)
+
+    async def scenario() -> tuple[bool, int]:
+        asked = asyncio.get_running_loop().create_task(Wire(broker).ask(ApiKey.METADATA, 9, topics=named("t")))
+        for _ in range(5):  # turns of the loop, in which nothing but the answer could happen
+            await asyncio.sleep(0)
+        answered_at_once = asked.done()
+        partition.lead(4, leader_id=1, is_leader=True)
+        return answered_at_once, (await asked).topics[0].partitions[0].leader_id
+
+    assert asyncio.run(scenario()) == ((True, 2) if leader_id == 2 else (False, 1))
+
+
 def test_a_leader_is_listed_even_if_it_is_thought_to_be_down() -> None:
     broker = FakeBroker()
     broker.create("t").lead(3, leader_id=3, is_leader=False)

@@ -1,11 +1,13 @@
 """Requests about the cluster itself: Metadata, FindCoordinator, InitProducerId, DescribeConfigs.
 
 Rule: what is told is what this node knows now; a partition without a known leader is LEADER_NOT_AVAILABLE, so that
-clients ask again.  Knows nothing of how nodes find each other.
+clients ask again.  That is told after a moment, for there are clients that do not wait before they ask again.
+Knows nothing of how nodes find each other.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -23,10 +25,13 @@ GROUP: Final = 0  # key types of FindCoordinator
 TRANSACTION: Final = 1
 TOPIC_RESOURCE: Final = 2  # resource types of DescribeConfigs
 BROKER_RESOURCE: Final = 4
+# How long an answer waits that would help nobody: a partition without a leader, or no broker that is up.  aiokafka asks
+# again the instant it has one, over a thousand times a second while an election lasts.
+USELESS_WAIT_S: Final = 0.05
 
 
 def metadata(call: Call) -> Any:
-    """Metadata 0 to 13.  A coroutine only where a topic is to be created by being asked for."""
+    """Metadata 0 to 13.  A coroutine where a topic is to be created by being asked for, or has no leader just now."""
     request = call.request
     if request.topics is None or (call.version == 0 and not request.topics):
         everything = [_topic_metadata(call, topic) for _, topic in sorted(call.backend.metadata.topics.items())]
@@ -35,7 +40,14 @@ def metadata(call: Call) -> Any:
         missing = [wanted.name for wanted in request.topics if _is_missing(call, wanted)]
         if missing:
             return _create_then_answer(call, missing)
-    return _metadata_response(call, [_wanted_metadata(call, wanted) for wanted in request.topics])
+    answer = _metadata_response(call, [_wanted_metadata(call, wanted) for wanted in request.topics])
+    leaders = [partition.leader_id for topic in answer.topics for partition in topic.partitions]
+    return answer if answer.brokers and all(leader >= 0 for leader in leaders) else _wait_then_answer(call)
+
+
+async def _wait_then_answer(call: Call) -> Any:
+    await asyncio.sleep(USELESS_WAIT_S)
+    return _metadata_response(call, [_wanted_metadata(call, wanted) for wanted in call.request.topics])
 
 
 def _is_missing(call: Call, wanted: Any) -> bool:
