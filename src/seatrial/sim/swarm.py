@@ -31,6 +31,8 @@ SIZES: Final[dict[Level, dict[int, int]]] = {
 }
 # Faults a virtual second: (least, most).
 PACE: Final[dict[Level, tuple[float, float]]] = {"core": (0.2, 8.0), "full": (0.1, 2.0)}
+# At the full level heartbeats of every 10 ms would be half of what a seed costs.
+HEARTBEAT_US_MIN: Final[dict[Level, int]] = {"core": 1, "full": 30_000}
 LASTING: Final = (0.1, 4.0)  # election timeouts: (least, most)
 FAULTS_MAX: Final = 400
 QUIET: Final = 0.02  # share of cases without any fault: the fast path deserves a search too
@@ -75,7 +77,7 @@ def draw_case(
         wall_offset_us=_sometimes(rng.child("wall"), 0.5, 1_000, 3_600 * SECOND_US),
         network=_network(rng.child("network"), level),
         disk=_disk(rng.child("disk")),
-        raft=_raft(rng.child("raft")),
+        raft=_raft(rng.child("raft"), level),
         load=_load(rng.child("load"), level),
     )
     case = _within_budget(case)
@@ -178,12 +180,12 @@ def _disk(rng: Rng) -> Disk:
     )
 
 
-def _raft(rng: Rng) -> Raft:
+def _raft(rng: Rng, level: Level) -> Raft:
     election_us = round(log_uniform(rng, 100_000, 1_000_000))
     check_quorum = rng.chance(0.85)
     return Raft(
         election_timeout_us=election_us,
-        heartbeat_us=round(election_us / rng.uniform(3, 12)),
+        heartbeat_us=max(round(election_us / rng.uniform(3, 12)), HEARTBEAT_US_MIN[level]),
         pre_vote=rng.chance(0.85),
         check_quorum=check_quorum,
         lease_reads=check_quorum and rng.chance(0.3),
@@ -197,14 +199,14 @@ def _raft(rng: Rng) -> Raft:
 
 
 def _load(rng: Rng, level: Level) -> Load:
-    rate = log_uniform(rng, 5, 200) if level == "core" else log_uniform(rng, 3, 30)
+    rate = log_uniform(rng, 5, 200) if level == "core" else log_uniform(rng, 2, 20)
     return Load(
         clients=rng.integer(1, 6) if level == "core" else rng.integer(1, 4),
         rate=round(rate, 1),
         reads=round(rng.uniform(0.05, 0.7), 2),
         keys=rng.integer(1, 10),
         payload_bytes=round(log_uniform(rng, 1, 1_000)),
-        kafka_rate=round(log_uniform(rng, 3, 40), 1),
+        kafka_rate=round(log_uniform(rng, 3, 30), 1),
         topics=rng.integer(1, 2),
         partitions=rng.integer(1, 3),
     )
