@@ -127,13 +127,14 @@ class Link:
 
     def transit(self, size: int) -> tuple[int, int]:
         """How long a segment of so many bytes takes, in µs, and where it is cut in two (0: nowhere)."""
-        now, tail, lost, split = self._random(), self._random(), self._random(), self._random()
-        settings = self.settings
+        random, settings = self._random, self.settings
+        now, tail, lost, split = random(), random(), random(), random()
         low, high = settings.delay_us
         delay_us = low + int((high - low) * now)
         if tail < settings.tail:
             delay_us *= TAIL[0] + int((TAIL[1] - TAIL[0]) * (tail / settings.tail))
-        delay_us = self._at_least(delay_us)
+        if delay_us < DELAY_US_MIN and not self._local:
+            delay_us = DELAY_US_MIN
         self.segments += 1
         self.bytes += size
         if self._extra_us:

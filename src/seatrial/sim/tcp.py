@@ -126,17 +126,19 @@ class Direction:
     # Sending
 
     def send(self, segment: Segment) -> None:
+        link = self.link
         if isinstance(segment, Control):
-            delay_us, _ = self.link.transit(0)
+            delay_us, _ = link.transit(0)
             self._travel(segment, delay_us)
             return
-        self.inflight += len(segment)
-        delay_us, cut_at = self.link.transit(len(segment))
-        if self.link.pieces:
-            self._send_pieces(segment, delay_us, self.link.pieces)
+        size = len(segment)
+        self.inflight += size
+        delay_us, cut_at = link.transit(size)
+        if link.pieces:
+            self._send_pieces(segment, delay_us, link.pieces)
         elif cut_at:
             self._travel(segment[:cut_at], delay_us)
-            self._travel(segment[cut_at:], delay_us + self.link.least_delay_us())
+            self._travel(segment[cut_at:], delay_us + link.least_delay_us())
         else:
             self._travel(segment, delay_us)
 
@@ -151,16 +153,14 @@ class Direction:
 
     def _travel(self, segment: Segment, delay_us: int) -> None:
         arrival_us = self._world.now_us + delay_us
-        self._last_us = arrival_us = max(arrival_us, self._last_us)
+        if arrival_us < self._last_us:
+            arrival_us = self._last_us
+        self._last_us = arrival_us
         self._world.at(arrival_us, self._arrive, segment)
 
     def not_before(self, delay_us: int) -> None:
         """Nothing arrives earlier than so much from now: the handshake's answer goes first."""
         self._last_us = self._world.now_us + delay_us
-
-    def room(self) -> int:
-        """How many bytes may be sent now."""
-        return WINDOW_BYTES - self.inflight
 
     # Arriving
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from seatrial.sim.tcp import FIN, RST, Address, Connection, Direction, reset_by_peer
+from seatrial.sim.tcp import FIN, RST, WINDOW_BYTES, Address, Connection, Direction, reset_by_peer
 
 if TYPE_CHECKING:
     from seatrial.sim.loop import SimLoop
@@ -137,16 +137,14 @@ class SimTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing or not data:
             return
-        copied = bytes(data)
-        if not self._unsent:
-            copied = self._send_what_fits(copied)
-        if copied:
-            self._unsent.append(copied)
-            self._unsent_bytes += len(copied)
-            self._pause_protocol()
+        self._send_or_keep(bytes(data))
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.write(b"".join(list_of_data))
+        data = b"".join(list_of_data)
+        if self._eof_wanted:
+            self.write(data)
+        elif data and not self._closing:
+            self._send_or_keep(data)
 
     def write_eof(self) -> None:
         if not self._closing:
@@ -194,9 +192,17 @@ class SimTransport(asyncio.Transport):
 
     # Writing
 
+    def _send_or_keep(self, data: bytes) -> None:
+        if not self._unsent:
+            data = self._send_what_fits(data)
+        if data:
+            self._unsent.append(data)
+            self._unsent_bytes += len(data)
+            self._pause_protocol()
+
     def _send_what_fits(self, data: bytes) -> bytes:
         """Send as much as there is room for in the window; the rest."""
-        room = self._outgoing.room()
+        room = WINDOW_BYTES - self._outgoing.inflight
         if room >= len(data):
             self._outgoing.send(data)
             return b""
@@ -250,7 +256,8 @@ class SimTransport(asyncio.Transport):
             self.broken(reset_by_peer())
         else:
             self._data_received(self._taken())
-        self.arrival()
+        if arrived:
+            self.arrival()
 
     def _taken(self) -> bytes:
         """What one recv gives: all that arrived, or one piece."""

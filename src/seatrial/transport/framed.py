@@ -274,7 +274,7 @@ class FramedTransport:
         peer = self._peers.get(message.to)
         if peer is None:
             return
-        link = peer.snapshots if isinstance(message, InstallSnapshot) else peer.messages
+        link = peer.snapshots if type(message) is InstallSnapshot else peer.messages
         link.queue(group, message)
         self._dirty[link] = None
         if self._flushing is None:

@@ -167,10 +167,10 @@ class PeerLink:
 
     def queue(self, group: GroupId, message: Message) -> None:
         """For the next `flush`; or drop it and count."""
-        if isinstance(message, Heartbeat):
+        if type(message) is Heartbeat:
             if self._has_room(heavy=False):
                 self._beats += (group, message.term, message.leader_commit, message.read_round)
-        elif isinstance(message, HeartbeatResponse):
+        elif type(message) is HeartbeatResponse:
             if self._has_room(heavy=False):
                 self._answers += (group, message.term, message.read_round)
         else:
@@ -181,7 +181,8 @@ class PeerLink:
             )
             if self._has_room(heavy=heavy):
                 self._queue_encoded(group, message)
-        self._wanted.set()
+        if self._lazy:
+            self._wanted.set()
 
     def _queue_encoded(self, group: GroupId, message: Message) -> None:
         count = len(self._pending)
