@@ -79,13 +79,14 @@ class AdminApi:
         self._status = status
         self._logger = logger
         group = "/api/v1/raft/groups/{name:path}"
-        routes = members.routes(self._guarded) if members is not None else []
+        # Routes are tried in this order, so the one that is asked most comes first.
+        routes = [Route("/api/v1/kv/{key:path}", self._guarded(self.key_value), methods=["GET", "PUT", "DELETE"])]
+        routes += members.routes(self._guarded) if members is not None else []
         routes += [
             Route("/api/v1/raft/info", self._guarded(self.raft_info)),
             Route(group + "/transfer", self._guarded(self.transfer), methods=["POST"]),
             Route(group + "/snapshot", self._guarded(self.snapshot), methods=["POST"]),
             Route(group, self._guarded(self.raft_group)),
-            Route("/api/v1/kv/{key:path}", self._guarded(self.key_value), methods=["GET", "PUT", "DELETE"]),
             Route("/healthz", self._guarded(self.healthz)),
             Route("/readyz", self._guarded(self.readyz)),
             Route("/metrics", self._guarded(self.metrics)),
@@ -309,6 +310,7 @@ class AdminServer:
             ws="none",
             date_header=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks where a request came from
         )
         self._state = ServerState()
         self._server: asyncio.Server | None = None
