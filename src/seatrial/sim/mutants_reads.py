@@ -45,6 +45,15 @@ SNAPSHOT_MUTANTS: Final = (
         after="if message.meta.last_included_index <= 0:",
         level="core",
     ),
+    Mutant(
+        name="snapshot-acked-before-save",
+        summary="A follower says that it has a snapshot before the snapshot is on its disk.",
+        source="Raft §7 and figure 2, persistent state: the leader forgets what the follower claims to have",
+        module=_FOLLOWING,
+        before="core.messages_after_save.append(\n        InstallSnapshotResponse(",
+        after="core.messages.append(\n        InstallSnapshotResponse(",
+        level="core",
+    ),
 )
 
 READ_MUTANTS: Final = (

@@ -15,6 +15,7 @@ from seatrial.raft.messages import (
     Configuration,
     Entry,
     HardState,
+    InstallSnapshotResponse,
     RequestVote,
     RequestVoteResponse,
     Snapshot,
@@ -335,6 +336,34 @@ def test_an_acknowledged_entry_is_durable() -> None:
     acknowledge(2)
     refused("promise-not-durable", lambda: acknowledge(3))
     refused("promise-not-durable", lambda: acknowledge(2, term=2))
+
+
+def test_a_snapshot_is_durable_before_it_is_acknowledged() -> None:
+    bench = Bench([])
+    bench.commit(1, 1)
+    bench.ledger.snapshot_made(bench.watches[0], snapshot(2))
+    watch = bench.watches[2]
+    watch.disk.durable.hard_state = HardState(Term(1), None, Index(0))
+
+    def has_to(offset: int) -> None:
+        bench.ledger.promised(watch, InstallSnapshotResponse(NodeId(3), NodeId(1), Term(1), Index(2), offset))
+
+    has_to(len(b"state") - 1)  # the last byte is missing: that promises nothing
+    refused("promise-not-durable", lambda: has_to(len(b"state")))
+    watch.disk.durable.install(snapshot(2))
+    has_to(len(b"state"))
+
+
+def test_a_snapshot_is_acknowledged_also_by_who_has_its_entries() -> None:
+    bench = Bench()
+    bench.commit(1, 1)
+    bench.ledger.snapshot_made(bench.watches[0], snapshot(2))
+    watch = bench.watches[1]
+    watch.disk.durable.hard_state = HardState(Term(1), None, Index(0))
+    response = InstallSnapshotResponse(NodeId(2), NodeId(1), Term(1), Index(2), len(b"state"))
+    bench.ledger.promised(watch, response)
+    watch.disk.durable.entries.pop()
+    refused("promise-not-durable", lambda: bench.ledger.promised(watch, response))
 
 
 def vote(term: int, candidate: int, *, granted: bool = True) -> RequestVoteResponse:

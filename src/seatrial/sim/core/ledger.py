@@ -20,6 +20,7 @@ from seatrial.raft.messages import (
     AppendEntriesResponse,
     Configuration,
     Entry,
+    InstallSnapshotResponse,
     Message,
     RequestVote,
     RequestVoteResponse,
@@ -30,7 +31,7 @@ from seatrial.sim.case import Violation
 from seatrial.sim.core.disk import RecordDisk
 from seatrial.sim.world import World
 
-PROMISES: Final = frozenset({AppendEntriesResponse, RequestVoteResponse, RequestVote})
+PROMISES: Final = frozenset({AppendEntriesResponse, InstallSnapshotResponse, RequestVoteResponse, RequestVote})
 _INDEX_BITS: Final = 40  # (term, index) as one number
 
 
@@ -110,7 +111,7 @@ class Ledger:
         self.commit_terms: list[int] = [0]  # in which leader's term each was committed
         self.entries: list[Entry | None] = [None]  # as first applied
         self.chains: list[int] = [0]  # the machine's checksum after applying each
-        self.snapshots: dict[int, int] = {}  # index -> checksum of the machine's state
+        self.snapshots: dict[int, tuple[int, int]] = {}  # index -> checksum and size of the machine's state
         self._by_id: dict[int, tuple[Entry, int | None]] = {}  # every entry that was ever saved, and the term before it
 
     @property
@@ -290,24 +291,30 @@ class Ledger:
         """A node sends a message that promises something: it must be durable now."""
         if isinstance(message, AppendEntriesResponse):
             if message.success:
-                self._check_acknowledgement(watch, message)
+                self._check_acknowledgement(watch, message.match_index, message.term)
+        elif isinstance(message, InstallSnapshotResponse):
+            index = message.last_included_index
+            known = self.snapshots.get(index)
+            if known is not None and message.next_offset >= known[1]:  # it says that it has all of it
+                self._check_acknowledgement(watch, index, message.term)
         elif isinstance(message, RequestVoteResponse):
             if message.vote_granted:
                 self._check_vote(watch, message.term, message.to)
         elif isinstance(message, RequestVote):
             self._check_vote(watch, message.term, watch.node_id)
 
-    def _check_acknowledgement(self, watch: Watch, message: AppendEntriesResponse) -> None:
+    def _check_acknowledgement(self, watch: Watch, index: int, term: int) -> None:
+        """In this term it says that it has everything up to the index."""
         durable = watch.disk.durable
         last = durable.first + len(durable.entries) - 1
-        if message.match_index <= last and message.term <= durable.hard_state.term:
+        if index <= last and term <= durable.hard_state.term:
             return
         if durable.snapshot is not None:
             last = max(last, durable.snapshot.meta.last_included_index)
-        if message.match_index > last or message.term > durable.hard_state.term:
+        if index > last or term > durable.hard_state.term:
             raise self.broken(
                 "promise-not-durable",
-                f"node {watch.node_id} acknowledges entry {message.match_index} in term {message.term}; durable are "
+                f"node {watch.node_id} acknowledges everything up to {index} in term {term}; durable are "
                 f"entry {last} and term {durable.hard_state.term}",
             )
 
@@ -363,6 +370,6 @@ class Ledger:
         index = snapshot.meta.last_included_index
         if index > watch.commit:
             raise self.broken("index-order", f"node {watch.node_id}: snapshot at {index}, committed is {watch.commit}")
-        checksum = crc32(snapshot.data)
-        if self.snapshots.setdefault(index, checksum) != checksum:
+        state = (crc32(snapshot.data), len(snapshot.data))
+        if self.snapshots.setdefault(index, state) != state:
             raise self.broken("replicas-differ", f"node {watch.node_id} made another snapshot at {index} than before")
