@@ -114,6 +114,19 @@ MEMBERSHIP_MUTANTS: Final = (
         cases="split-changes",
     ),
     Mutant(
+        name="joint-never-left",
+        summary="A new leader does not leave the joint consensus that its predecessor entered.",
+        source="Raft §6: any leader, also a new one, completes the change once the joint entry is committed",
+        module=_RECONFIGURING,
+        before="if configuration.auto_leave and leadership.transfer_to is None:",
+        after=(
+            "if configuration.auto_leave and leadership.transfer_to is None "
+            "and log.configurations.latest_index >= leadership.first_index:"
+        ),
+        level="core",
+        cases="split-changes",
+    ),
+    Mutant(
         name="change-without-joint-consensus",
         summary="Any change of members, of however many voters, is entered directly.",
         source="Raft §6, figure 10: two disjoint majorities",

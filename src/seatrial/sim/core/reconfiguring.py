@@ -56,6 +56,18 @@ def wipe(cluster: CoreCluster, fault: Fault, proof: Proof) -> Steps:
             yield RETRY_US
 
 
+def once_more(cluster: CoreCluster) -> list[Step]:
+    """Out of joint consensus, whoever entered it and did not ask to leave; then a node that there is not comes and goes
+    as a learner: a cluster that has changed its members can change them again."""
+    stranger = [NodeId(max(cluster.hosts) + 1)]
+    return [_not_joint, *_add_learner(cluster, stranger), *_remove(cluster, stranger)]
+
+
+def leaves_by_itself(configuration: Configuration) -> bool:
+    """It is joint, and a leader that commits it must leave it unasked."""
+    return bool(configuration.voters_outgoing) and configuration.auto_leave
+
+
 # -- steps: each says whether it is done, and asks for it where it is not ----------------------------------------------
 
 Step: TypeAlias = Callable[[CoreCluster], bool]
@@ -86,6 +98,16 @@ def _committed(cluster: CoreCluster) -> Configuration | None:
     """What the leader knows to be committed; None while nobody leads."""
     leader = cluster.leader()
     return None if leader is None else leader.node.committed_configuration
+
+
+def _not_joint(cluster: CoreCluster) -> bool:
+    """Asks to leave only what nobody leaves unasked."""
+    configuration = _committed(cluster)
+    if configuration is None:
+        return False
+    if configuration.voters_outgoing and not configuration.auto_leave:
+        _leave(cluster)
+    return not configuration.voters_outgoing
 
 
 def _until(holds: Callable[[Configuration], bool], changes: Sequence[tuple[int, NodeId]]) -> Step:

@@ -7,11 +7,13 @@ is compared: replicas at an equal index, and every write that was acknowledged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from seatrial.history import OpType
 from seatrial.raft.messages import Configuration
 from seatrial.raft.quorum import majority_size
-from seatrial.sim.core.cluster import CoreCluster
+from seatrial.sim.core import reconfiguring
+from seatrial.sim.core.cluster import CoreCluster, NotReached
 from seatrial.sim.core.host import Host
 from seatrial.sim.core.machine import Command, decode
 from seatrial.sim.core.service import Request
@@ -92,6 +94,30 @@ def recover(cluster: CoreCluster, nodes: Sequence[int]) -> None:
     reads = [Probe(cluster, nodes, host, key=key, writes=False) for host in members for key in keys]
     cluster.run_until(lambda: all(probe.done for probe in reads), within_us=within)
     cluster.run_until(lambda: has_converged(cluster, nodes), within_us=within, step_us=20_000)
+
+
+def await_end_of_changes(cluster: CoreCluster) -> None:
+    """A change of members that is to complete by itself does, whichever leader began it.  Raises NotReached."""
+
+    def is_over() -> bool:
+        leader = cluster.leader()
+        return leader is not None and not reconfiguring.leaves_by_itself(leader.node.configuration)
+
+    try:
+        cluster.run_until(is_over, within_us=patience_us(cluster))
+    except NotReached as late:
+        raise NotReached(f"joint consensus is never left: {late}") from None
+
+
+def change_members_again(cluster: CoreCluster) -> None:
+    """Where members were changed they can be changed again, and nobody stays in joint consensus.  Raises NotReached."""
+    if not cluster.ledger.configuration_index:
+        return
+    try:
+        for step in reconfiguring.once_more(cluster):
+            cluster.run_until(partial(step, cluster), within_us=patience_us(cluster))
+    except NotReached as late:
+        raise NotReached(f"no further change of members is taken: {late}") from None
 
 
 class Probe:

@@ -17,7 +17,14 @@ from seatrial.sim.core.adapter import MakeCore, make_raft_node
 from seatrial.sim.core.cluster import CoreCluster, NotReached
 from seatrial.sim.core.ledger import SafetyViolation
 from seatrial.sim.core.nemesis import Nemesis
-from seatrial.sim.core.recovery import compare_replicas, connected_core, find_acknowledged, recover
+from seatrial.sim.core.recovery import (
+    await_end_of_changes,
+    change_members_again,
+    compare_replicas,
+    connected_core,
+    find_acknowledged,
+    recover,
+)
 from seatrial.sim.world import EVENTS_MAX, EventStorm
 
 
@@ -101,6 +108,7 @@ def _recover_all(cluster: CoreCluster) -> None:
     cluster.remove(cut)
     cluster.say("everything is healed")
     recover(cluster, list(cluster.hosts))
+    await_end_of_changes(cluster)
     compare_replicas(cluster)
     cluster.say("a power cut of everything")
     for host in cluster.hosts.values():
@@ -109,6 +117,7 @@ def _recover_all(cluster: CoreCluster) -> None:
     for host in cluster.hosts.values():
         host.start()
     recover(cluster, list(cluster.hosts))
+    change_members_again(cluster)
     cluster.check()
     compare_replicas(cluster)
     find_acknowledged(cluster)
