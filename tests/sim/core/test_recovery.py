@@ -8,8 +8,8 @@ from seatrial.raft.ids import NodeId
 from seatrial.raft.membership import ADD_LEARNER, ConfigurationChange
 from seatrial.sim.case import Case
 from seatrial.sim.core import CoreCluster, NotReached
-from seatrial.sim.core.recovery import await_end_of_changes, change_members_again
 from seatrial.sim.core.reconfiguring import leaves_by_itself
+from seatrial.sim.core.recovery import await_end_of_changes, change_members_again
 
 
 def in_explicit_joint_consensus() -> CoreCluster:
