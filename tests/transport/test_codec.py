@@ -93,8 +93,10 @@ def seen(thing: Any) -> Any:
     """A message as plain values, for comparison: messages have no equality of their own."""
     if isinstance(thing, list | tuple):
         return [seen(part) for part in thing]
-    if hasattr(thing, "__slots__"):
-        return type(thing), {name: seen(getattr(thing, name)) for name in thing.__slots__}
+    # A class that mypyc compiled has no slots, and names its attributes otherwise.
+    names = getattr(thing, "__slots__", None) or getattr(thing, "__mypyc_attrs__", ())
+    if names:
+        return type(thing), {name: seen(getattr(thing, name)) for name in names}
     return thing
 
 
