@@ -21,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
@@ -69,16 +70,40 @@ class Reference:
         return module
 
 
-def serve() -> None:
+def serve() -> NoReturn:
     """Be a zygote: get ready, say so, fork for each byte that comes, until nobody is there any more.
 
     The control socket is the standard input; the pipe whose bytes mean to fork is the first thing that comes over it.
+    What else is to be in memory, a function may make: it is called with its argument and with how to go on, which does
+    not return, so that what the function has on its stack is there in every run.
     """
     control = socket.socket(fileno=sys.stdin.fileno())
     _, (go,), _, _ = socket.recv_fds(control, 1, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the keepers
-    ready = _get_ready(control)
+    paths, directory, references, began, prepare = pickle.loads(control.recv(MESSAGE_BYTES_MAX))
+    os.chdir(directory)
+    if paths:
+        sys.path[:] = paths
+    escape.install()
+    try:
+        for reference in references:
+            reference.resolve()
+        if prepare is not None:
+            function, argument = prepare
+            function.resolve()(argument, partial(_fork_for_each, control, go, began))
+            raise RuntimeError(f"{function.qualname} returned, and did not go on")
+    except BaseException:  # said to whoever started the zygote, which raises it
+        control.send(pickle.dumps(traceback.format_exc()[-MESSAGE_BYTES_MAX // 2 :]))
+        os._exit(1)
+    _fork_for_each(control, go, began)
+
+
+def _fork_for_each(control: socket.socket, go: int, began: float) -> NoReturn:
+    ready = pickle.dumps(None if was_compiled_since(began) else asdict(pinning()))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     for _ in range(_REHEARSALS):
         if os.fork() == 0:
             os._exit(0)
@@ -88,26 +113,6 @@ def serve() -> None:
         if os.fork() == 0:
             _be_keeper(control, zygote)
     os._exit(0)
-
-
-def _get_ready(control: socket.socket) -> bytes:
-    """Import what will be run; what to say then."""
-    paths, directory, references, began = pickle.loads(control.recv(MESSAGE_BYTES_MAX))
-    os.chdir(directory)
-    if paths:
-        sys.path[:] = paths
-    escape.install()
-    try:
-        for reference in references:
-            reference.resolve()
-    except Exception:  # said to whoever started the zygote, which raises it
-        control.send(pickle.dumps(traceback.format_exc()[-MESSAGE_BYTES_MAX // 2 :]))
-        os._exit(1)
-    ready = pickle.dumps(None if was_compiled_since(began) else asdict(pinning()))
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    return ready
 
 
 def was_compiled_since(began: float) -> bool:

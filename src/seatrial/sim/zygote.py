@@ -23,9 +23,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 from seatrial.sim.case import Case, Outcome, Violation
 from seatrial.sim.forked import MAIN, MESSAGE_BYTES_MAX, Reference, read_message, write_message
@@ -64,18 +64,34 @@ class Job:
 
 
 class Zygote:
-    """A warmed process.  warm: functions whose modules it imports before anything is run; give all that will be run."""
+    """A warmed process.  warm: functions whose modules it imports before anything is run; give all that will be run.
 
-    def __init__(self, *warm: Callable[..., Any]) -> None:
+    prepare: a function and its argument, called there once before anything is run; it is also given how to go on, which
+    it has to call when it is done (`forked.serve`).  paths: the module search path there; None: as here, where that is
+    needed.  environment: what to add to the fixed one.
+    """
+
+    def __init__(
+        self,
+        *warm: Callable[..., Any],
+        prepare: tuple[Callable[[Any, Callable[[], NoReturn]], NoReturn], Any] | None = None,
+        paths: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._starting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
         references = [reference_to(function) for function in warm]
+        if paths is None:
+            # Our own functions need no path but the usual: then a zygote is the same whoever starts it.
+            paths = sys.path if any(reference.file for reference in references) else []
+        prepared = None if prepare is None else (reference_to(prepare[0]), prepare[1])
+        self._environment = pinned_environment() | dict(environment or {})
         said = None
         for _ in range(STARTS_MAX):
             began = time.time()
             self._spawn()
             try:
-                said = self._warmed(references, began)
+                said = self._warmed((list(paths), os.getcwd(), references, began, prepared))  # noqa: PTH109
             except BaseException:
                 self.close()
                 raise
@@ -94,7 +110,7 @@ class Zygote:
         bootstrap = f"import sys; sys.path.insert(0, {package_root!r}); from seatrial.sim.forked import serve; serve()"
         self._process = subprocess.Popen(
             pinned_command(["-P", "-c", bootstrap]),
-            env=pinned_environment(),
+            env=self._environment,
             stdin=theirs.fileno(),
             start_new_session=True,  # Ctrl-C is ours to handle
         )
@@ -183,12 +199,10 @@ class Zygote:
         if not job.ended:
             os.kill(job.pid, signal.SIGKILL)
 
-    def _warmed(self, references: list[Reference], began: float) -> Pinning | None:
+    def _warmed(self, order: tuple[Any, ...]) -> Pinning | None:
         """What is pinned, once everything is imported; None if something was compiled for that, which next time it is
         not: a compiled module takes other memory than one that is read."""
-        # Our own functions need no path but the usual: then a zygote is the same whoever starts it.
-        paths = sys.path if any(reference.file for reference in references) else []
-        self._control.send(pickle.dumps((paths, os.getcwd(), references, began)))  # noqa: PTH109
+        self._control.send(pickle.dumps(order))
         self._control.settimeout(START_TIMEOUT_S)
         try:
             answer = self._control.recv(MESSAGE_BYTES_MAX)
