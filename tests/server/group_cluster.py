@@ -94,6 +94,7 @@ class GroupCluster:
         self.replicas: dict[NodeId, Replica] = {}
         self.members = (NodeId(1), NodeId(2), NodeId(3))
         self.requests = 0
+        self.fatal: list[Exception] = []
 
     async def start(self, node: NodeId, voters: Sequence[NodeId] | None = None) -> None:
         """`voters`: with which the group began; none of them on a node that comes later."""
@@ -113,6 +114,7 @@ class GroupCluster:
             rng=rng,
             storage=storage,
             transport=WireTransport(self.wires, node),
+            on_fatal=self.fatal.append,
             raft=RaftConfig(node_id=node, heartbeat_us=20_000, election_timeout_us=100_000),
             on_role_change=lambda replica: None,
         )

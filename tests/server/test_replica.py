@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from group_cluster import eventually
+from group_cluster import GROUP, eventually
 
 from seatrial.machines.commands import request_id_of
+from seatrial.machines.kv import KeyValueMachine
 from seatrial.raft.errors import NotLeader
-from seatrial.raft.ids import NodeId
+from seatrial.raft.ids import Index, NodeId, Term
+from seatrial.raft.messages import Message, RequestVote
 from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
 from seatrial.server.replica import ReplicaOptions
+from seatrial.storage.errors import DamagedLog
 
 Run = Callable[..., None]
 pytestmark = pytest.mark.slow
@@ -180,3 +183,63 @@ def test_closing_a_replica_tells_everybody_who_waits(run_cluster: Run) -> None:
         await asyncio.wait_for(change, 1)
 
     run_cluster(scenario)
+
+
+def test_a_log_that_cannot_be_read_back_ends_the_node_and_nothing_more_leaves_it(run_cluster: Run) -> None:
+    """It used to be told to nobody, and the group went on without what it had just taken on, its vote among it.
+
+    The other groups that had something to do in that turn of the loop never did anything again.
+    """
+
+    async def scenario(cluster: Any) -> None:
+        for count in range(5):
+            await cluster.write(b"k%d" % count, b"v")
+        await cluster.converged()
+        node: NodeId = cluster.follower().node.node_id
+        await cluster.stop(node)
+        cluster.wires.isolate(node)
+        await cluster.start(node)  # what it knows of its log is on disk only
+        segment = next((cluster.root / str(node) / "groups").glob("*/segment-*"))
+        content = segment.read_bytes()
+        segment.write_bytes(content[:4096].replace(b"k1", b"K1") + content[4096:])
+        cluster.wires.cut.clear()  # the leader lets it apply its log from the beginning
+        await eventually(lambda: bool(cluster.fatal), lambda: cluster.replicas[node].status())
+        assert isinstance(cluster.fatal[0], DamagedLog)
+        sent: list[Message] = []
+        cluster.hosts[node].send = lambda group, messages: sent.extend(messages)
+        term = cluster.replicas[node].node.term + 5
+        vote = RequestVote(NodeId(1), node, Term(term), Index(1000), Term(term), leadership_transfer=False)
+        cluster.wires.receivers[node](GROUP, vote)
+        await asyncio.sleep(0)
+        await cluster.write(b"the others", b"go on")
+        assert sent == []
+        assert len(cluster.fatal) == 1
+
+    run_cluster(scenario)
+
+
+def test_an_exception_between_a_ready_and_its_end_is_told_once_and_ends_the_node(run_cluster: Run) -> None:
+    """It used to go on, and failed at the next Ready: "Readys are advanced once each, in the order they were taken"."""
+
+    async def scenario(cluster: Any) -> None:
+        await cluster.leader()
+        follower = cluster.follower()
+        node = follower.node.node_id
+
+        class Broken(KeyValueMachine):
+            def restore(self, data: bytes) -> None:
+                raise RuntimeError("a machine with a bug")
+
+        follower.machine = Broken()
+        cluster.wires.isolate(node)
+        for count in range(30):
+            await cluster.write(b"k", b"%d" % count)
+        storage = (await cluster.leader()).storage
+        await eventually(lambda: storage.first_index > follower.last_applied + 1, lambda: storage.first_index)
+        cluster.wires.cut.clear()
+        await eventually(lambda: bool(cluster.fatal), follower.status)
+        await cluster.write(b"the others", b"go on")
+        assert [str(error) for error in cluster.fatal] == ["a machine with a bug"]
+        assert follower.closed
+
+    run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=2))

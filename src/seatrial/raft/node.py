@@ -7,6 +7,8 @@
         node.advance(ready, now_us)
 
 Rule: nothing here blocks, sends, saves or looks at a clock; `now_us` never goes back, and its zero means nothing.
+An exception that no docstring here names (out of `stable`, a failed assertion) leaves the node of no use: what it was
+about to hand out may be lost, a vote among it.  The driver must not call it again.
 This module keeps the contract with the driver; the algorithm is in `election`, `replication` and `following`.
 """
 

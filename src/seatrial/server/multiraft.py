@@ -2,7 +2,8 @@
 
 Rule: a group that got any input is processed once, at the end of the loop turn, so that the messages of all groups
 leave in one write a peer and their saves in one group commit; a group without input costs nothing but its place in
-the timer's heap.
+the timer's heap.  Where a group breaks off half-way (its log cannot be read back; a bug), all stop and `on_fatal` is
+told: what it had taken on is neither done nor undone, and a node that went on could send a vote that was never saved.
 Knows nothing of what groups are for.
 """
 
@@ -48,6 +49,7 @@ class MultiRaft:
         storage: LogStorage,
         transport: Transport,
         raft: RaftConfig,
+        on_fatal: Callable[[Exception], None],
         on_role_change: Callable[[Replica], None],
         on_configuration_change: Callable[[Replica], None] = lambda replica: None,
     ) -> None:
@@ -61,6 +63,7 @@ class MultiRaft:
         self.send: Callable[[GroupId, Sequence[Message]], None] = transport.send
         self._rng = rng
         self._raft = raft
+        self._on_fatal = on_fatal
         self._on_role_change = on_role_change
         self._on_configuration_change = on_configuration_change
         self._dirty: list[Replica] = []
@@ -152,6 +155,15 @@ class MultiRaft:
     def configuration_changed(self, replica: Replica) -> None:
         self._on_configuration_change(replica)
 
+    def failed(self, error: Exception) -> None:
+        """Say and save nothing more, and have the process ended; what was being done is recovered from the disk."""
+        if self._closed:
+            return
+        self._closed = True
+        for replica in self.replicas.values():
+            replica.closed = True
+        self._on_fatal(error)
+
     async def close(self) -> None:
         """Stop all groups, finish what is queued for the disk, close connections."""
         self._closed = True
@@ -164,24 +176,32 @@ class MultiRaft:
         self.storage.close()
 
     def _receive(self, group: GroupId, message: Message) -> None:
-        replica = self.replicas.get(group)
-        if replica is None:
-            if group == HOST_GROUP:
-                self._receive_from_host(message)
-            elif group in self.listeners:
-                self.listeners[group](message)
-            else:
-                self._keep_early(group, message)
+        try:
+            replica = self.replicas.get(group)
+            if replica is None:
+                self._receive_apart(group, message)
+                return
+            now_us = self.now_us()
+            if type(message) is PreVote or type(message) is RequestVote:
+                self._quiet.remind(replica, now_us)
+            replica.node.step(message, now_us)
+        except Exception as error:  # the process ends with it
+            self.failed(error)
             return
-        now_us = self.now_us()
-        if type(message) is PreVote or type(message) is RequestVote:
-            self._quiet.remind(replica, now_us)
-        replica.node.step(message, now_us)
         # What answers a heartbeat is most of what an idle leader hears, and mostly there is nothing to do about it.
         if not replica.dirty and (
             type(message) is not HeartbeatResponse or len(self._quiet) or replica.node.has_ready()
         ):
             self.mark_dirty(replica)
+
+    def _receive_apart(self, group: GroupId, message: Message) -> None:
+        """What is for none of the open groups."""
+        if group == HOST_GROUP:
+            self._receive_from_host(message)
+        elif group in self.listeners:
+            self.listeners[group](message)
+        else:
+            self._keep_early(group, message)
 
     def _receive_from_host(self, message: Message) -> None:
         now_us = self.now_us()
@@ -201,16 +221,20 @@ class MultiRaft:
     def _process(self) -> None:
         self._scheduled = False
         dirty, self._dirty = self._dirty, []
-        for replica in dirty:
-            replica.dirty = False
-            if replica.closed:
-                continue
-            if len(self._quiet):
-                self._quiet.wake(replica, self.now_us())
-            replica.process()
-            deadline_us = replica.node.next_deadline()
-            if deadline_us < replica.armed_us or not replica.armed_us:
-                self._arm(replica, deadline_us)
+        try:
+            for replica in dirty:
+                replica.dirty = False
+                if replica.closed:
+                    continue
+                if len(self._quiet):
+                    self._quiet.wake(replica, self.now_us())
+                replica.process()
+                deadline_us = replica.node.next_deadline()
+                if deadline_us < replica.armed_us or not replica.armed_us:
+                    self._arm(replica, deadline_us)
+        except Exception as error:  # the process ends with it
+            self.failed(error)
+            return
         self.transport.flush()
         self._arm_timer()
 
@@ -236,6 +260,9 @@ class MultiRaft:
         was_scheduled, self._scheduled = self._scheduled, True  # what becomes dirty here is processed below
         try:
             self._tick_those_due(now_us)
+        except Exception as error:  # the process ends with it
+            self.failed(error)
+            return
         finally:
             self._scheduled = was_scheduled
         if self._dirty and not was_scheduled:

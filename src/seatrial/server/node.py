@@ -52,7 +52,9 @@ def start_error(error: BaseException) -> StartError:
     for kind, status in STORAGE_STATUS:
         if isinstance(error, kind):
             return StartError(status, str(error))
-    return StartError(1, f"a bug: {error!r}")
+    bug = StartError(1, f"a bug: {error!r}; please report it with its traceback")
+    bug.__cause__ = error
+    return bug
 
 
 class Node:
@@ -99,6 +101,7 @@ class Node:
             storage=storage,
             transport=transport,
             raft=raft,
+            on_fatal=lambda error: self._on_fatal(start_error(error)),
             on_role_change=lambda replica: self.broker.role_changed(replica),
             on_configuration_change=lambda replica: self.broker.configuration_changed(replica),
         )

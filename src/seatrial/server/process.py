@@ -142,6 +142,7 @@ async def _serve(
 ) -> int:
     import asyncio
     import gc
+    from traceback import format_exception
 
     from seatrial.env import RealFiles, Rng, fresh_seed
     from seatrial.server.errors import StartError
@@ -154,7 +155,8 @@ async def _serve(
 
     def on_fatal(error: StartError) -> None:
         # Nothing after a failed write may be told to anybody: no clean-up, no goodbye.
-        logger.error("fatal", reason=str(error), status=error.status)
+        bug = {"traceback": format_exception(error.__cause__)} if error.status == EXIT_STATUS["bug"] else {}
+        logger.error("fatal", reason=str(error), status=error.status, **bug)
         os._exit(error.status)
 
     async def create(factory: Callable[[], Any], host: str, port: int) -> asyncio.Server:

@@ -3,7 +3,8 @@
 Rule (raft.Ready): a Ready's `messages` leave at once, its save is queued, what is committed is applied, reads are
 answered, and only when the save is durable do `messages_after_save` leave and the node advance; several Readys may be
 on their way to disk, and they finish in order.  A proposal's future ends in the machine's result only when this
-very entry (index and term) was applied here.
+very entry (index and term) was applied here.  An exception on the way breaks this order (its Ready was taken, and is
+never finished), so it ends the node (`Host.failed`).
 Knows nothing of Kafka, HTTP or what commands mean.
 """
 
@@ -58,6 +59,9 @@ class Host(Protocol):
 
     def configuration_changed(self, replica: Replica) -> None:
         """Another configuration is in effect here, committed or not."""
+
+    def failed(self, error: Exception) -> None:
+        """Something broke off half-way: nothing more may leave this node, nor be saved by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,10 +262,14 @@ class Replica:
         """The oldest save is durable: finish it, and what waited behind it without a save of its own."""
         if self.closed:
             return
-        ready, _ = self._saving.popleft()
-        self._finish(ready)
-        while self._saving and not self._saving[0][1]:
-            self._finish(self._saving.popleft()[0])
+        try:
+            ready, _ = self._saving.popleft()
+            self._finish(ready)
+            while self._saving and not self._saving[0][1]:
+                self._finish(self._saving.popleft()[0])
+        except Exception as error:  # the process ends with it
+            self.host.failed(error)
+            return
         self.host.mark_dirty(self)
 
     def _finish(self, ready: Ready) -> None:
