@@ -8,7 +8,15 @@ import pytest
 
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
-from seatrial.raft.messages import Entry, RequestVoteResponse
+from seatrial.raft.messages import (
+    AppendEntriesResponse,
+    Configuration,
+    Entry,
+    InstallSnapshot,
+    InstallSnapshotResponse,
+    RequestVoteResponse,
+    SnapshotMeta,
+)
 from seatrial.server.errors import StartError
 from seatrial.server.replica import ReplicaOptions
 from seatrial.sim.case import Case
@@ -51,11 +59,14 @@ class FakeStorage:
 
     def __init__(self, hard_state: Any) -> None:
         self.hard_state = hard_state
+        self.last_index = Index(hard_state.last_index)
 
 
 class FakeHardState:
-    def __init__(self, term: int = 0, voted_for: int | None = None) -> None:
-        self.term, self.voted_for = term, voted_for
+    """And what of the log is on the disk with it."""
+
+    def __init__(self, term: int = 0, voted_for: int | None = None, last_index: int = 0) -> None:
+        self.term, self.voted_for, self.last_index = term, voted_for, last_index
 
 
 class FakeReplica:
@@ -170,6 +181,52 @@ def test_a_vote_that_left_and_is_forgotten_is_told(bench: Bench, known: FakeHard
     multiraft.send(GROUP, [vote])
     bench.life(1, known)
     assert bench.names() == broken
+
+
+ACKNOWLEDGED = AppendEntriesResponse(NodeId(1), NodeId(2), 5, True, 7, 0, 0)
+REFUSED = AppendEntriesResponse(NodeId(1), NodeId(2), 5, False, 7, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("response", "known", "broken"),
+    [
+        (ACKNOWLEDGED, FakeHardState(5, last_index=7), []),
+        (ACKNOWLEDGED, FakeHardState(6, last_index=6), []),  # a later leader may have cut it off
+        (ACKNOWLEDGED, FakeHardState(5, last_index=6), ["promise-not-durable"]),
+        (ACKNOWLEDGED, FakeHardState(4, last_index=7), ["promise-not-durable"]),
+        (REFUSED, FakeHardState(5, last_index=6), []),
+    ],
+)
+def test_entries_that_were_acknowledged_and_are_gone_are_told(
+    bench: Bench, response: AppendEntriesResponse, known: FakeHardState, broken: list[str]
+) -> None:
+    multiraft, _ = bench.life(1)
+    multiraft.send(GROUP, [response])
+    bench.life(1, known)
+    assert bench.names() == broken
+
+
+@pytest.mark.parametrize(
+    ("offset", "last_index", "broken"), [(100, 7, []), (99, 0, []), (100, 6, ["promise-not-durable"])]
+)
+def test_a_snapshot_that_was_acknowledged_and_is_gone_is_told(
+    bench: Bench, offset: int, last_index: int, broken: list[str]
+) -> None:
+    leader, _ = bench.life(2)
+    multiraft, _ = bench.life(1)
+    meta = SnapshotMeta(Index(7), Term(4), Configuration([NodeId(1), NodeId(2)]))
+    leader.send(GROUP, [InstallSnapshot(NodeId(2), NodeId(1), Term(5), meta, 60, 100, b"x" * 40)])
+    multiraft.send(GROUP, [InstallSnapshotResponse(NodeId(1), NodeId(2), Term(5), Index(7), offset)])
+    bench.life(1, FakeHardState(5, last_index=last_index))
+    assert bench.names() == broken
+
+
+def test_a_replica_that_was_given_up_has_promised_nothing(bench: Bench) -> None:
+    multiraft, _ = bench.life(1)
+    multiraft.send(GROUP, [ACKNOWLEDGED])
+    multiraft.remove_group(GROUP)
+    bench.life(1, FakeHardState())
+    assert bench.names() == []
 
 
 def test_a_refused_disk_is_told_unless_it_was_damaged(bench: Bench) -> None:

@@ -129,6 +129,8 @@ class Finale:
             return f"{name} has no single leader: {_told(replicas)}"
         leader = replicas[leaders[0]].node
         configuration = leader.configuration
+        if configuration.voters_outgoing:
+            return f"{name} is in joint consensus still, of {configuration}"
         members = {*configuration.voters, *configuration.voters_outgoing, *configuration.learners}
         counted = {n: replica for n, replica in replicas.items() if n in members}
         states = {(r.last_applied, r.node.commit_index, r.node.last_index, r.machine.digest) for r in counted.values()}

@@ -20,12 +20,13 @@ from seatrial.history import StatusSample
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.describe import describe_message
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.raft.messages import Entry, Message, RequestVote, RequestVoteResponse
+from seatrial.raft.messages import Entry, Message
 from seatrial.server.broker import role_name
 from seatrial.server.errors import StartError
 from seatrial.server.node import Node
 from seatrial.server.replica import Machine, Replica, ReplicaOptions
 from seatrial.sim.case import Case, Violation
+from seatrial.sim.full.promises import Promises
 from seatrial.sim.world import World
 
 ANOTHER_REPLICA: Final = 1_000  # added to a node's id for each replica of a group that it deleted before
@@ -98,7 +99,7 @@ class Observer:
         self._case = case
         self._applied: dict[GroupId, Applied] = {}
         self._leaders: dict[tuple[GroupId, int], int] = {}
-        self._votes: dict[tuple[int, GroupId], tuple[int, int]] = {}  # (term, candidate) of each node's last that left
+        self._promises = Promises()
         self._removals: Counter[tuple[int, GroupId]] = Counter()
         self.elections = 0
 
@@ -143,7 +144,7 @@ class Observer:
         removed = multiraft.remove_group
 
         def remove_observed(group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
-            self._votes.pop((node_id, group), None)
+            self._promises.forget(node_id, group)
             self._removals[node_id, group] += 1
             removed(group, done=done)
 
@@ -153,28 +154,18 @@ class Observer:
         multiraft.role_changed = role_changed_observed  # type: ignore[method-assign]
 
     def _leave(self, node_id: int, group: GroupId, messages: Sequence[Message]) -> None:
-        """Messages leave the node, and if they are votes it must know of them from now on in every later life."""
+        """Messages leave the node; what they promise it must know of from now on in every later life."""
         for message in messages:
             self.tell(f"group {group} {describe_message(message)}")
-            if type(message) is RequestVote:
-                self._votes[node_id, group] = (message.term, node_id)
-            elif type(message) is RequestVoteResponse and message.vote_granted:
-                self._votes[node_id, group] = (message.term, message.to)
+        self._promises.leave(node_id, group, messages)
 
     def _recovered(self, node_id: int, replica: Replica) -> None:
-        vote = self._votes.get((node_id, replica.group))
-        if vote is None or node_id in self.damaged:
+        if node_id in self.damaged:
             return
-        term, candidate = vote
-        state = replica.storage.hard_state
-        if state.term < term or (state.term == term and state.voted_for != candidate):
-            self.report(
-                "promise-not-durable",
-                f"node {node_id} voted for node {candidate} in term {term} of {replica.name}, and after a restart it "
-                f"knows of a vote for {state.voted_for or 'nobody'} in term {state.term}",
-                group=replica.name,
-                term=term,
-            )
+        broken = self._promises.broken(node_id, replica.group, replica.storage)
+        if broken is not None:
+            message = f"node {node_id} {broken} ({replica.name})"
+            self.report("promise-not-durable", message, group=replica.name)
 
     def _with_settings(self, config: RaftConfig) -> RaftConfig:
         raft = self._case.raft
