@@ -31,6 +31,7 @@ from seatrial.sim.launch import pinning
 PR_SET_PDEATHSIG: Final = 1
 MAIN: Final = "seatrial_main"  # a program's main module, where it is not the main one
 MESSAGE_BYTES_MAX: Final = 1 << 16
+CONTROL: Final = 0  # the standard input, whatever Python's `sys.stdin` has become
 _REHEARSALS: Final = 3  # the first forks still change what is allocated
 
 
@@ -77,7 +78,7 @@ def serve() -> NoReturn:
     What else is to be in memory, a function may make: it is called with its argument and with how to go on, which does
     not return, so that what the function has on its stack is there in every run.
     """
-    control = socket.socket(fileno=sys.stdin.fileno())
+    control = socket.socket(fileno=CONTROL)
     _, (go,), _, _ = socket.recv_fds(control, 1, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the keepers
@@ -150,7 +151,7 @@ def _be_runner(descriptor: int, keeper: int) -> NoReturn:
     try:
         die_with_parent(keeper)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, sys.stdin.fileno())
+        os.dup2(nothing, CONTROL)
         with socket.socket(fileno=descriptor) as channel:
             reference, argument = pickle.loads(read_message(channel))
             try:

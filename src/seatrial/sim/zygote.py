@@ -180,7 +180,7 @@ class Zygote:
     def _result(self, job: Job) -> Any:
         try:
             succeeded, value = pickle.loads(read_message(job.channel))
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return Died(self._how_it_ended(job))
         return value if succeeded else Died(value)
 
