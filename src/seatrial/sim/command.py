@@ -24,6 +24,7 @@ from seatrial.sim.hunt import Draw, Failing, Report, hunt
 from seatrial.sim.regression import pasteable_test, save
 from seatrial.sim.shrink import shrink
 from seatrial.sim.single import Runner, single_runner
+from seatrial.sim.sources import SourcesChanged
 from seatrial.sim.zygote import ZygoteFailed
 
 VALID: Final = 0
@@ -78,7 +79,7 @@ def sim_command(asked: Asked) -> int:
         # Whoever read our stdout has seen enough (`| head`): no complaint, and no second one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return COULD_NOT_RUN
-    except (OSError, ImportError, ZygoteFailed) as error:
+    except (OSError, ImportError, ZygoteFailed, SourcesChanged) as error:
         return _could_not_run(f"could not run at level {asked.level}: {error}", json=asked.json)
     finally:
         console.close()

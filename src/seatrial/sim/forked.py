@@ -27,6 +27,7 @@ from typing import Any, Final, NoReturn
 
 from seatrial.sim import escape
 from seatrial.sim.launch import pinning
+from seatrial.sim.sources import refuse_late_imports, were_edited_since
 
 PR_SET_PDEATHSIG: Final = 1
 MAIN: Final = "seatrial_main"  # a program's main module, where it is not the main one
@@ -101,7 +102,7 @@ def serve() -> NoReturn:
 
 
 def _fork_for_each(control: socket.socket, go: int, began: float) -> NoReturn:
-    ready = pickle.dumps(None if was_compiled_since(began) else asdict(pinning()))
+    ready = pickle.dumps(None if was_compiled_since(began) or were_edited_since(began) else asdict(pinning()))
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -156,7 +157,10 @@ def _be_runner(descriptor: int, keeper: int) -> NoReturn:
             reference, argument = pickle.loads(read_message(channel))
             try:
                 function = reference.resolve()  # first, for the argument may be of its module
-                result: tuple[bool, Any] = (True, function(pickle.loads(argument)))
+                value, warmed = pickle.loads(argument), frozenset(sys.modules)
+                result: tuple[bool, Any] = (True, function(value))
+                if reference.module.startswith("seatrial.sim."):
+                    refuse_late_imports(warmed)
             except BaseException:  # told to the asker, who raises or reports it
                 result = (False, traceback.format_exc())
             sys.stdout.flush()

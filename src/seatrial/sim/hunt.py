@@ -21,6 +21,7 @@ import msgspec
 from seatrial.env import RealClock
 from seatrial.sim.case import Case, Level, Outcome, Violation
 from seatrial.sim.pool import in_batches
+from seatrial.sim.sources import SourcesChanged, fingerprint
 from seatrial.sim.swarm import DURATION_US, draw_case
 
 CASE_SECONDS_MAX: Final = 120
@@ -117,10 +118,12 @@ def hunt(
 ) -> Report:
     """Run the case of every seed; `told` is called with the report after each.
 
-    Failing seeds come sorted.  Raises OSError where processes cannot be started.
+    Failing seeds come sorted.  Raises OSError where processes cannot be started, and SourcesChanged where a replay
+    differs after an edit.
     """
     clock = RealClock()
     began_us = clock.now_us()
+    sources = fingerprint()
     report = Report(level=draw.level, first_seed=min(seeds, default=0), seeds=len(seeds))
     again: dict[int, Outcome] = {}
     for case, outcome in outcomes(map(draw.case, seeds), draw.level, run_quietly, jobs):
@@ -134,6 +137,10 @@ def hunt(
     for case, outcome in outcomes(map(draw.case, sorted(again)), draw.level, run_with_trace, jobs):
         report.replayed += 1
         if outcome.digest != again[case.seed].digest:
+            if fingerprint() != sources:
+                raise SourcesChanged(
+                    "the sources were edited while the seeds ran, so replays prove nothing; run it again"
+                )
             report.failing.append(_failing(draw, case, outcome, _not_deterministic(again[case.seed], outcome)))
             told(report)
     report.failing.sort(key=lambda failing: failing.seed)

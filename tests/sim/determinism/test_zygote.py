@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from seatrial.sim.case import Case, Outcome
+from seatrial.sim.hunt import run_case_of, run_quietly
+from seatrial.sim.sources import were_edited_since
+from seatrial.sim.swarm import draw_case
 from seatrial.sim.zygote import Died, Zygote, ZygoteFailed, crashed, map_forked, reference_to, run_forked, run_many
 
 pytestmark = pytest.mark.slow
@@ -134,3 +137,31 @@ def test_nothing_is_left_when_the_parent_is_interrupted_or_killed(how: signal.Si
         parent.send_signal(how)
         parent.wait(timeout=10)
     until_gone(pids)
+
+
+def test_a_run_that_imports_a_part_of_ours_only_then_is_refused_and_told() -> None:
+    """An edit between two runs would make them differ."""
+    with Zygote(run_quietly) as zygote:  # which imports a level where it is first needed
+        died = zygote.run(run_quietly, draw_case(1, "core", duration_us=100_000))
+        assert isinstance(died, Died)
+        assert "seatrial.sim.core.run" in died.reason
+        assert "imported during the run" in died.reason
+    with Zygote(run_quietly, run_case_of("core")) as zygote:
+        assert isinstance(zygote.run(run_quietly, draw_case(1, "core", duration_us=100_000)), Outcome)
+
+
+def test_an_edit_while_a_zygote_imports_is_seen_and_one_before_or_yet_to_come_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "edited_late.py"
+    source.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import edited_late  # type: ignore[import-not-found]  # noqa: F401
+
+    began = time.time() + 10  # whatever else is edited meanwhile is before that
+    monkeypatch.setattr(time, "time", lambda: began + 10)
+    seen = {}
+    for at in (began - 5, began + 5, began + 15):
+        os.utime(source, (at, at))
+        seen[at - began] = were_edited_since(began)
+    assert list(seen.values()) == [False, True, False]

@@ -12,6 +12,7 @@ import pytest
 from seatrial.sim.case import Outcome, Violation
 from seatrial.sim.hunt import Draw, Report, hunt, outcomes, run_quietly, run_with_trace
 from seatrial.sim.pool import in_batches
+from seatrial.sim.sources import SourcesChanged
 from seatrial.sim.swarm import draw_case
 
 SHORT = Draw(level="core", duration_us=500_000, nodes=3)
@@ -112,6 +113,13 @@ def test_two_runs_that_differ_are_a_failure_of_their_own(monkeypatch: pytest.Mon
     (failing,) = report.failing
     assert failing.violation.name == "not-deterministic"
     assert failing.replay == "seatrial sim --seed 100 --level core --duration 0.5s --nodes 3"
+
+
+def test_runs_that_differ_after_an_edit_prove_nothing_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seatrial.sim.core.run_case", undecided)
+    monkeypatch.setattr("seatrial.sim.hunt.fingerprint", map(str, range(9)).__next__)
+    with pytest.raises(SourcesChanged, match="edited while"):
+        hunt(range(100, 101), SHORT)
 
 
 def undecided(case: object, *, trace: object = None) -> Outcome:
