@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from seatrial.marks import reached
 from seatrial.raft.ids import Index, Term
@@ -52,14 +52,9 @@ class StableLog(Protocol):
     def read_snapshot(self) -> Snapshot | None: ...
 
 
-class Save:
-    """One save on its way to the disk, and what will be durable when it is done."""
-
-    __slots__ = ("durable_index", "snapshot_index")
-
-    def __init__(self, durable_index: int, snapshot_index: int) -> None:
-        self.durable_index = durable_index  # 0: no entries in it
-        self.snapshot_index = snapshot_index  # 0: no snapshot in it
+# One save on its way to the disk: what will be durable when it is done, the last entry (0: none) and a snapshot's last
+# index (0: no snapshot).  A tuple, because one is made for every entry.
+Save: TypeAlias = tuple[int, int]
 
 
 class RaftLog:
@@ -81,6 +76,7 @@ class RaftLog:
         "replaced_term",
         "snapshot_to_save",
         "tail_first",
+        "unsaved",
         "unsaved_first",
     )
 
@@ -95,6 +91,7 @@ class RaftLog:
         self.last_index = last  # always tail_first + len(_tail) - 1
         self._base_term: int = self._stable_term(last, meta)  # of the entry before the tail
         self.last_term: int = self._base_term
+        self.unsaved = False  # is there anything to save?
         self.unsaved_first = last + 1
         self._saves: deque[Save] = deque()
         self.snapshot_to_save: Snapshot | None = None
@@ -138,6 +135,8 @@ class RaftLog:
 
     def term(self, index: int) -> int | None:
         """Of an entry or of the snapshot's last one; 0 before the first; None where it is compacted or not there."""
+        if index == self.last_index:
+            return self.last_term
         first = self.tail_first
         if index >= first:
             offset = index - first
@@ -195,6 +194,7 @@ class RaftLog:
         """A leader's own new entry, at last_index + 1."""
         assert entry.index == self.last_index + 1, f"{entry} does not follow {self.last_index}"
         self._tail.append(entry)
+        self.unsaved = True
         self.last_index += 1
         self.last_term = entry.term
         if entry.kind == CONFIGURATION:
@@ -228,6 +228,7 @@ class RaftLog:
             if index > last:
                 new = entries[position:] if position else entries
                 self._tail.extend(new)
+                self.unsaved = True
                 self.last_index = prev_index + len(entries)
                 self.last_term = new[-1].term
                 for entry in new:
@@ -258,15 +259,14 @@ class RaftLog:
             if entry.kind == CONFIGURATION:
                 self._take_configuration(entry)
         self._forget_saves_from(index)
+        self.unsaved = True
         if self.unsaved_first > index:
             self.unsaved_first = index
 
     def _forget_saves_from(self, index: int) -> None:
         # A save under way still writes the replaced entries.  When it is done they say nothing about their successors,
         # not even about equal ones that came back later: those are in a later save.
-        for save in self._saves:
-            if save.durable_index >= index:
-                save.durable_index = index - 1
+        self._saves = deque((min(durable_index, index - 1), snapshot) for durable_index, snapshot in self._saves)
         if self.durable_index >= index:
             self.durable_index = index - 1
 
@@ -283,6 +283,7 @@ class RaftLog:
         meta = snapshot.meta
         assert meta.last_included_index > self.commit_index, f"{meta} is not ahead of {self.commit_index}"
         self.snapshot_to_save = snapshot
+        self.unsaved = True
         self.installing = meta
         self._tail = []
         self.tail_first = meta.last_included_index + 1
@@ -296,10 +297,6 @@ class RaftLog:
 
     # -- what the driver does for it ---------------------------------------------------------------------------------
 
-    def has_unsaved(self) -> bool:
-        """Is there anything to save?"""
-        return self.unsaved_first <= self.last_index or self.snapshot_to_save is not None
-
     def has_committed(self) -> bool:
         """Is there anything to apply?"""
         applied = self.last_applied
@@ -307,29 +304,34 @@ class RaftLog:
 
     def begin_save(self) -> tuple[list[Entry], Snapshot | None]:
         """What was not yet handed out to be saved; if that is anything, a `finish_save` follows, in order."""
-        snapshot = self.snapshot_to_save
-        if self.unsaved_first > self.last_index and snapshot is None:
+        if not self.unsaved:
             return [], None
+        self.unsaved = False
+        last = self.last_index
         offset = self.unsaved_first - self.tail_first
         assert offset >= 0, f"entries from {self.unsaved_first} left the tail unsaved"
         entries = self._tail[offset:]
-        self.snapshot_to_save = None
-        self.unsaved_first = self.last_index + 1
-        snapshot_index = 0 if snapshot is None else snapshot.meta.last_included_index
-        self._saves.append(Save(self.last_index if entries else 0, snapshot_index))
+        self.unsaved_first = last + 1
+        snapshot = self.snapshot_to_save
+        if snapshot is None:
+            if entries:
+                self._saves.append((last, 0))
+        else:
+            self.snapshot_to_save = None
+            self._saves.append((last if entries else 0, snapshot.meta.last_included_index))
         return entries, snapshot
 
     def finish_save(self) -> None:
         """The oldest save is durable."""
-        save = self._saves.popleft()
-        if save.snapshot_index:
-            if save.snapshot_index > self.last_applied:
-                self.last_applied = save.snapshot_index
-            if self.installing is not None and self.installing.last_included_index == save.snapshot_index:
+        durable_index, snapshot_index = self._saves.popleft()
+        if snapshot_index:
+            if snapshot_index > self.last_applied:
+                self.last_applied = snapshot_index
+            if self.installing is not None and self.installing.last_included_index == snapshot_index:
                 self.installing = None
-                self.durable_index = max(self.durable_index, save.snapshot_index)
-        if save.durable_index > self.durable_index:
-            self.durable_index = save.durable_index
+                self.durable_index = max(self.durable_index, snapshot_index)
+        if durable_index > self.durable_index:
+            self.durable_index = durable_index
 
     def take_committed(self, max_bytes: int) -> list[Entry]:
         """The next entries to apply: committed, durable here, not behind a snapshot that is being installed."""

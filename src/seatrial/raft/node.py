@@ -195,7 +195,7 @@ class RaftNode:
     def has_ready(self) -> bool:
         """May be true although `ready` then has nothing; never the other way round."""
         core, log = self._core, self._core.log
-        if core.messages or core.messages_after_save or core.state_changed or log.has_unsaved() or log.has_committed():
+        if core.messages or core.messages_after_save or core.state_changed or log.unsaved or log.has_committed():
             return True
         if core.leadership is not None and (core.leadership.dirty or core.leadership.due):
             return True
@@ -211,18 +211,18 @@ class RaftNode:
         leadership = core.leadership
         if leadership is not None and (leadership.dirty or leadership.due):
             replication.flush(core, leadership)
-        # As RaftLog.has_unsaved and has_committed: calls cost more here than what they do.
         log, messages, after_save = core.log, core.messages, core.messages_after_save
-        saves = log.unsaved_first <= log.last_index or log.snapshot_to_save is not None
         applied = log.last_applied
         applies = log.commit_index > applied and log.durable_index > applied and log.installing is None
-        if saves or after_save or core.state_changed:
+        if after_save or log.unsaved or core.state_changed:
             ready = Ready(None, _NO_ENTRIES, None, messages, after_save, _NO_ENTRIES, _NO_READS, None, None)
-            core.messages_after_save = []
-            if saves or core.state_changed:
-                self._fill_in_changes(ready, saves)
-            if saves or after_save or ready.hard_state is not None:
+            if log.unsaved or core.state_changed:
+                self._fill_in_changes(ready)
+                if after_save or ready.entries or ready.hard_state is not None or ready.snapshot is not None:
+                    self._taken.append(ready)
+            else:
                 self._taken.append(ready)
+            core.messages_after_save = []
         elif messages or applies or (core.read_states and self._answerable(core.read_states)):
             ready = Ready(None, _NO_ENTRIES, None, messages, _NO_MESSAGES, _NO_ENTRIES, _NO_READS, None, None)
         else:
@@ -243,12 +243,16 @@ class RaftNode:
             return Ready(None, _NO_ENTRIES, None, _NO_MESSAGES, _NO_MESSAGES, _NO_ENTRIES, _NO_READS, None, None)
         return ready
 
-    def _fill_in_changes(self, ready: Ready, saves: bool) -> None:
+    def _fill_in_changes(self, ready: Ready) -> None:
         """What is to be saved, and who leads and takes part now."""
-        core = self._core
+        core, log, saved = self._core, self._core.log, self._saved
+        saves = log.unsaved
         if saves:
-            ready.entries, ready.snapshot = core.log.begin_save()
-        ready.hard_state = self._unsaved_hard_state(saves)
+            ready.entries, ready.snapshot = log.begin_save()
+        # Term and vote must be durable; the commit index (volatile in figure 2) goes along with what is saved.
+        unchanged = core.term == saved.term and core.voted_for == saved.voted_for
+        if not unchanged or (saves and log.commit_index != saved.commit_index):
+            ready.hard_state = self._saved = HardState(core.term, core.voted_for, log.commit_index)
         if core.state_changed:
             ready.role_changed = self._untold_soft_state()
             core.state_changed = False
@@ -268,17 +272,8 @@ class RaftNode:
             core.log.finish_save()
             if core.leadership is not None:
                 replication.own_disk_advanced(core, core.leadership)
-        if ready.hard_state is not None and core.role == CANDIDATE and ready.hard_state.term == core.term:
+        if core.role == CANDIDATE and ready.hard_state is not None and ready.hard_state.term == core.term:
             election.own_vote_is_durable(core)
-
-    def _unsaved_hard_state(self, something_is_saved: bool) -> HardState | None:
-        """Term and vote must be durable; the commit index (volatile in figure 2) goes along with what is saved."""
-        core, saved = self._core, self._saved
-        unchanged = core.term == saved.term and core.voted_for == saved.voted_for
-        if unchanged and (not something_is_saved or core.log.commit_index == saved.commit_index):
-            return None
-        self._saved = HardState(Term(core.term), core.voted_for, Index(core.log.commit_index))
-        return self._saved
 
     def _answerable(self, states: list[ReadState]) -> list[ReadState]:
         applied = self._core.log.last_applied
