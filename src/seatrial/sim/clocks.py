@@ -18,15 +18,18 @@ class HostClock:
 
     drift_ppm: how much faster (or slower) than the world's it runs.  wall_offset_us: what the wall clock is off by.
     uptime_us: what the monotonic clock showed when the world began; no machine's shows 0, and programs know that.
+    drifts: if not, `now_us` is the world's time and `ahead_us`, and who asks it for every event may add them in place.
     """
 
-    __slots__ = ("_local_us", "_since_us", "_world", "drift_ppm", "uptime_us", "wall_offset_us")
+    __slots__ = ("_local_us", "_since_us", "_world", "ahead_us", "drift_ppm", "drifts", "uptime_us", "wall_offset_us")
 
     def __init__(self, world: World, *, drift_ppm: int = 0, wall_offset_us: int = 0, uptime_us: int = 0) -> None:
         self._world = world
         self._since_us = world.now_us
         self._local_us = world.now_us + uptime_us
         self.drift_ppm = drift_ppm
+        self.drifts = drift_ppm != 0
+        self.ahead_us = uptime_us
         self.wall_offset_us = wall_offset_us
         self.uptime_us = uptime_us
 
@@ -61,6 +64,8 @@ class HostClock:
         self._local_us = self.now_us()
         self._since_us = self._world.now_us
         self.drift_ppm = drift_ppm
+        self.drifts = drift_ppm != 0
+        self.ahead_us = self._local_us - self._since_us
 
     def jump_wall(self, by_us: int) -> None:
         """Set the wall clock forward, or back if negative."""

@@ -97,17 +97,17 @@ class World:
     def _run_some(self, until_us: int, most: int) -> None:
         """At most so many events, up to that time or until halted."""
         queue = self.queue
-        ran = 0
+        left = most
         try:
-            while queue and ran < most:
+            while queue:
                 time_us, number, callback, argument = heappop(queue)
                 if time_us > until_us:
                     heappush(queue, (time_us, number, callback, argument))
                     return
                 self.now_us = time_us
-                ran += 1
+                left -= 1
                 callback(argument)
-                if self.halted:
+                if not left or self.halted:
                     return
         finally:
-            self.events += ran
+            self.events += most - left

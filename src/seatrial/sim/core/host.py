@@ -21,7 +21,7 @@ from seatrial.sim.core.disk import ReadFailed
 from seatrial.sim.core.machine import RegisterMachine
 from seatrial.sim.core.parts import HostParts
 from seatrial.sim.core.service import Request, Service
-from seatrial.sim.core.trace import CODE_BITS, describe
+from seatrial.sim.core.trace import describe
 
 
 class Host(HostParts):
@@ -123,10 +123,12 @@ class Host(HostParts):
         if self.filters.receiving and not filtered:
             self.filters.receive(0, message, self._receive_filtered)
             return
-        self._record(self.world.now_us << CODE_BITS | self.node_id)
+        now = self.world.now_us
+        self._record(now + self._received_code)
         if self.trace is not None:
             self._say(f"<- {describe(message)}")
-        self._now_us = now = self.clock.now_us()
+        clock = self.clock
+        now = self._now_us = clock.now_us() if clock.drifts else now + clock.ahead_us
         try:
             raft = self._raft
             if raft is not None:
@@ -155,7 +157,7 @@ class Host(HostParts):
         self._armed_us = None
         self._now_us = now = self.clock.now_us()
         if now >= self.node.next_deadline():
-            self._record(self.world.now_us << CODE_BITS | self.node_id << 8)
+            self._record(self.world.now_us + self._ticked_code)
             self._digest.flush_if_large()
             if self.trace is not None:
                 self._say("ticks")
@@ -246,21 +248,23 @@ class Host(HostParts):
             return
         own = raft._core
         watch, log = self.watch, own.log
-        while True:
-            ready = raft.take_ready()
-            # A new commit enters the book before anyone can hear of it: this node may crash on the way.
-            if log.commit_index != watch.commit:
-                self.ledger.commit_seen(watch, own)
-            if ready is None:
-                break
+        ready = raft.take_ready()
+        # A new commit enters the book before anyone can hear of it: this node may crash on the way.
+        if log.commit_index != watch.commit:
+            self.ledger.commit_seen(watch, own)
+        while ready is not None:
             if not self._carry_out(ready, own.role):
                 return
             if log.last_applied >= log.commit_index:
                 break
+            ready = raft.take_ready()
+            if log.commit_index != watch.commit:
+                self.ledger.commit_seen(watch, own)
         if own.term != watch.term or own.role != watch.role or own.voted_for != watch.voted_for:
             self.ledger.role_moved(watch, own)
-        if log.last_index != watch.last or log.last_applied != watch.applied or log.commit_index != watch.settled:
-            self.ledger.log_moved(watch, log.last_index, log.commit_index, log.last_applied)
+        last, applied, commit = log.last_index, log.last_applied, log.commit_index
+        if last != watch.last or applied != watch.applied or commit != watch.settled:
+            self.ledger.log_moved(watch, last, commit, applied)
 
     def _drive_another(self) -> None:
         """As `drive`, of a core that is not Seatrial's."""
@@ -321,8 +325,10 @@ class Host(HostParts):
         if self.paused:
             self._backlog.append((self._saved, None))
             return
-        self._record(self.world.now_us << CODE_BITS | self.node_id << 16)
-        self._now_us = self.clock.now_us()
+        now = self.world.now_us
+        self._record(now + self._saved_code)
+        clock = self.clock
+        self._now_us = clock.now_us() if clock.drifts else now + clock.ahead_us
         try:
             self._finish(saving.popleft()[0])
             while saving and not saving[0][1]:

@@ -20,7 +20,7 @@ from seatrial.sim.core.ledger import Ledger, Watch
 from seatrial.sim.core.machine import Command
 from seatrial.sim.core.outbox import Outbox
 from seatrial.sim.core.service import Service
-from seatrial.sim.core.trace import Digest
+from seatrial.sim.core.trace import TIME_BITS, Digest
 from seatrial.sim.world import World
 from seatrial.transport.filters import FilterSet
 
@@ -37,8 +37,11 @@ class HostParts:
         "_out",
         "_raft",
         "_random",
+        "_received_code",
         "_record",
+        "_saved_code",
         "_saving",
+        "_ticked_code",
         "_timer",
         "clock",
         "config",
@@ -110,6 +113,9 @@ class HostParts:
         self._make_core = make_core
         self._digest = digest
         self._record = digest.numbers.append
+        self._received_code = self.node_id << TIME_BITS
+        self._ticked_code = self._received_code | 1 << TIME_BITS + 8
+        self._saved_code = self._received_code | 2 << TIME_BITS + 8
         self._out = True  # down or paused
         self._now_us = 0  # on its own clock, when it was last called
         self._random = world.stream(f"node {self.node_id}").random

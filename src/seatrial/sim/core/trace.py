@@ -13,7 +13,7 @@ from seatrial.raft.describe import describe_message
 from seatrial.raft.messages import Message
 from seatrial.sim.world import World
 
-CODE_BITS: Final = 24
+TIME_BITS: Final = 48
 _CHUNK: Final = 65_536
 
 
@@ -25,7 +25,7 @@ def describe(message: Any) -> str:
 class Digest:
     """Takes numbers, each of a time and a code, and hashes them in large pieces: a tenth of the cost of hashing each.
 
-    numbers: what is not hashed yet; whoever has something of every event appends `now_us << CODE_BITS | code` to it in
+    numbers: what is not hashed yet; whoever has something of every event appends `now_us + (code << TIME_BITS)` to it in
     place, and has `flush_if_large` called now and then.
     """
 
