@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heappush
+from typing import TypeAlias
 
 from seatrial.env import Rng
 from seatrial.raft.ids import Index, Term
@@ -79,41 +80,27 @@ class Records:
         return other
 
 
-class Save:
-    """One save under way.  `made_here`: the snapshot is the node's own, and leaves the log alone."""
+# One save under way: a hard state, entries, a snapshot, whether that is the node's own (which leaves the log alone),
+# and whom to tell when it is done.  A tuple, because one is made for every entry on every node.
+Save: TypeAlias = tuple[HardState | None, Sequence[Entry], Snapshot | None, bool, Callable[[], None]]
 
-    __slots__ = ("done", "entries", "hard_state", "made_here", "snapshot")
 
-    def __init__(
-        self,
-        hard_state: HardState | None,
-        entries: Sequence[Entry],
-        snapshot: Snapshot | None,
-        made_here: bool,
-        done: Callable[[], None],
-    ) -> None:
-        self.hard_state = hard_state
-        self.entries = entries
-        self.snapshot = snapshot
-        self.made_here = made_here
-        self.done = done
+def _write(save: Save, records: Records) -> None:
+    hard_state, entries, snapshot, made_here, _ = save
+    if hard_state is not None:
+        records.hard_state = hard_state
+    if snapshot is not None:
+        if not made_here:
+            records.install(snapshot)
+        elif records.snapshot is None or records.snapshot.meta.last_included_index < snapshot.meta.last_included_index:
+            records.snapshot = snapshot
+    if entries:
+        records.write_entries(entries)
 
-    def write(self, records: Records) -> None:
-        if self.hard_state is not None:
-            records.hard_state = self.hard_state
-        snapshot = self.snapshot
-        if snapshot is not None:
-            if not self.made_here:
-                records.install(snapshot)
-            elif records.snapshot is None or records.snapshot.meta.last_included_index < (
-                snapshot.meta.last_included_index
-            ):
-                records.snapshot = snapshot
-        if self.entries:
-            records.write_entries(self.entries)
 
-    def records_count(self) -> int:
-        return (self.hard_state is not None) + (self.snapshot is not None) + len(self.entries)
+def _records_count(save: Save) -> int:
+    hard_state, entries, snapshot, _, _ = save
+    return (hard_state is not None) + (snapshot is not None) + len(entries)
 
 
 class RecordDisk:
@@ -238,18 +225,17 @@ class RecordDisk:
             seen.install(snapshot)
         if entries:
             seen.write_entries(entries)
-        save = Save(hard_state, entries, snapshot, False, done)
         if self.fault:
-            self._enqueue(save)
+            self._enqueue((hard_state, entries, snapshot, False, done))
             return
         # As _enqueue, without the call: this is done for every entry on every node.
-        self._queue.append(save)
+        self._queue.append((hard_state, entries, snapshot, False, done))
         if self._batch is None:
             self._begin_sync()
 
     def save_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Keep a snapshot of the local state machine; read from when it is durable."""
-        self._enqueue(Save(None, (), snapshot, True, done))
+        self._enqueue((None, (), snapshot, True, done))
 
     def compact(self, first_kept: int) -> None:
         """Forget the entries before; the snapshot stands for them."""
@@ -291,21 +277,22 @@ class RecordDisk:
         self.syncs += 1
         durable = self.durable
         for save in batch:
-            if save.snapshot is None:
-                if save.hard_state is not None:
-                    durable.hard_state = save.hard_state
-                if save.entries:
-                    durable.write_entries(save.entries)
+            hard_state, entries, snapshot, made_here, _ = save
+            if snapshot is None:
+                if hard_state is not None:
+                    durable.hard_state = hard_state
+                if entries:
+                    durable.write_entries(entries)
             else:
-                save.write(durable)
-                if save.made_here:
-                    save.write(self._seen)
+                _write(save, durable)
+                if made_here:
+                    _write(save, self._seen)
         if self._queue:
             self._begin_sync()
         else:
             self._batch = None
-        for save in batch:
-            save.done()
+        for _, _, _, _, done in batch:
+            done()
 
     def resume(self) -> None:
         """The stall is over."""
@@ -324,7 +311,7 @@ class RecordDisk:
 
     def unsynced(self) -> int:
         """Records that are under way."""
-        return sum(save.records_count() for save in self._under_way())
+        return sum(_records_count(save) for save in self._under_way())
 
     def _under_way(self) -> list[Save]:
         return [*(self._batch or ()), *self._queue]
@@ -332,17 +319,18 @@ class RecordDisk:
     def crash(self, mode: str) -> None:
         """The node is gone; `mode` as `case.Disk.unsynced` (a killed process alone keeps what it wrote)."""
         saves = self._under_way()
-        total = sum(save.records_count() for save in saves)
+        total = sum(_records_count(save) for save in saves)
         left = {"lost": 0, "kept": total}.get(mode)
         if left is None:
             left = self._stream.integer(0, total)
         kept = 0
         for save in saves:
-            if mode == "some" and save.made_here:
+            made_here = save[3]
+            if mode == "some" and made_here:
                 written = self._write_some(save, 1 if self._stream.chance(0.5) else 0)
             else:
                 written = self._write_some(save, left)
-                left = left - written if written == save.records_count() else 0
+                left = left - written if written == _records_count(save) else 0
             kept += written
         self.lost_records += total - kept
         self._queue = []
@@ -353,15 +341,16 @@ class RecordDisk:
 
     def _write_some(self, save: Save, most: int) -> int:
         """The first records of a save, at most so many; how many it was.  A snapshot is whole or not there."""
-        if most >= save.records_count():
-            save.write(self.durable)
-            return save.records_count()
+        if most >= _records_count(save):
+            _write(save, self.durable)
+            return _records_count(save)
+        hard_state, entries, snapshot, _, _ = save
         written = 0
-        if most and save.hard_state is not None:
-            self.durable.hard_state = save.hard_state
+        if most and hard_state is not None:
+            self.durable.hard_state = hard_state
             written = 1
-        if most > written and save.snapshot is None and save.entries:
-            self.durable.write_entries(save.entries[: most - written])
+        if most > written and snapshot is None and entries:
+            self.durable.write_entries(entries[: most - written])
             written = most
         return written
 

@@ -291,19 +291,19 @@ class Ledger:
         """A node sends a message that promises something: it must be durable now."""
         if isinstance(message, AppendEntriesResponse):
             if message.success:
-                self._check_acknowledgement(watch, message.match_index, message.term)
+                self.acknowledged(watch, message.match_index, message.term)
         elif isinstance(message, InstallSnapshotResponse):
             index = message.last_included_index
             known = self.snapshots.get(index)
             if known is not None and message.next_offset >= known[1]:  # it says that it has all of it
-                self._check_acknowledgement(watch, index, message.term)
+                self.acknowledged(watch, index, message.term)
         elif isinstance(message, RequestVoteResponse):
             if message.vote_granted:
                 self._check_vote(watch, message.term, message.to)
         elif isinstance(message, RequestVote):
             self._check_vote(watch, message.term, watch.node_id)
 
-    def _check_acknowledgement(self, watch: Watch, index: int, term: int) -> None:
+    def acknowledged(self, watch: Watch, index: int, term: int) -> None:
         """In this term it says that it has everything up to the index."""
         durable = watch.disk.durable
         last = durable.first + len(durable.entries) - 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seatrial.raft.messages import AppendEntriesResponse
 from seatrial.sim.core.ledger import PROMISES, Ledger, Watch
 from seatrial.sim.core.network import Link
 from seatrial.transport.filters import FilterSet
@@ -31,7 +32,10 @@ class Outbox:
         """leads: a leader promises nothing but its commits, which the ledger sees otherwise."""
         if not leads:
             for message in messages:
-                if type(message) in PROMISES:
+                if type(message) is AppendEntriesResponse:
+                    if message.success:
+                        self._ledger.acknowledged(self._watch, message.match_index, message.term)
+                elif type(message) in PROMISES:
                     self._ledger.promised(self._watch, message)
         if self._filters.sending:
             for message in messages:

@@ -25,8 +25,8 @@ def describe(message: Any) -> str:
 class Digest:
     """Takes numbers, each of a time and a code, and hashes them in large pieces: a tenth of the cost of hashing each.
 
-    numbers: what is not hashed yet; whoever has something of every event appends `now_us + (code << TIME_BITS)` to it in
-    place, and has `flush_if_large` called now and then.
+    numbers: what is not hashed yet; whoever has something of every event appends `now_us + (code << TIME_BITS)` to it
+    in place, and has `flush_if_large` called now and then.
     """
 
     __slots__ = ("_hash", "_world", "numbers")
