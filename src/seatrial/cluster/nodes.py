@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -103,6 +104,15 @@ class Nodes(NodeGroup):
     def addresses(self, node: int) -> NodeAddresses:
         """Where clients reach the node."""
         return self.driver.addresses(self._node(node).place)
+
+    def data_directory(self, node: int) -> Path:
+        """What the node stores is below it."""
+        return self._node(node).place.directory
+
+    def log_tail(self, node: int) -> str:
+        """The end of what the node's last incarnation wrote to its log; empty where there was none."""
+        process = self._node(node).process
+        return "" if process is None else process.log_tail()
 
     # -- processes
 

@@ -35,8 +35,10 @@ PROXY_START_TIMEOUT_S = 10.0
 
 
 @asynccontextmanager
-async def spawn_cluster(what: int | ClusterSpec = 3) -> AsyncIterator[ProcessCluster]:
+async def spawn_cluster(what: int | ClusterSpec = 3, *, boot: bool = True) -> AsyncIterator[ProcessCluster]:
     """A cluster of so many nodes of our own server, or as the spec says; every node accepts connections.
+
+    boot: start the nodes; without it all of them are down.
 
     Raises ValueError for a spec that makes no sense, Unavailable when this machine cannot run it, NodeExited or
     DeadlineExceeded when a node does not come up.
@@ -65,7 +67,8 @@ async def spawn_cluster(what: int | ClusterSpec = 3) -> AsyncIterator[ProcessClu
             cluster.attach(links)
             if spec.toxiproxy is not None:  # it lives on without us
                 stack.push_async_callback(lambda: to_the_end(links.delete()))
-        await cluster.start_all()
+        if boot:
+            await cluster.start_all()
         yield cluster
 
 

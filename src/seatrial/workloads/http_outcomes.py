@@ -29,11 +29,11 @@ def _certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def open_client() -> httpx.AsyncClient:
-    """A client with this project's time limits: about 1.5 s an answer, no retries, no proxy from the environment."""
+def open_client(answer_s: float = ANSWER_S) -> httpx.AsyncClient:
+    """A client with this project's time limits: so long for an answer, no retries, no proxy from the environment."""
     return httpx.AsyncClient(
         verify=_certificates(),
-        timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+        timeout=httpx.Timeout(answer_s, connect=CONNECT_S),
         limits=httpx.Limits(max_connections=16, max_keepalive_connections=16),
         trust_env=False,
     )

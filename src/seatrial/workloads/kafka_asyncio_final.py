@@ -79,28 +79,34 @@ async def _read(client: AIOKafkaClient, place: TopicPartition, node: int | None)
     leader = client.cluster.leader_for_partition(place)
     if leader is None or leader < 0:
         raise Incomplete(f"no leader of {place.topic}/{place.partition} is known")
-    end = await _high_watermark(client, leader, place)
+    end = await high_watermark(client, leader, place)
     server = leader if node is None else node
     records: list[Json] = []
     position = 0
     while position < end:
-        position, found = await _fetch(client, server, place, position)
-        records += found
+        position, found, _ = await fetch(client, server, place, position)
+        records += pairs_of(found)
     return records
 
 
-async def _high_watermark(client: AIOKafkaClient, leader: int, place: TopicPartition) -> int:
+async def high_watermark(client: AIOKafkaClient, leader: int, place: TopicPartition) -> int:
+    """The offset behind the last committed record, as the leader knows it.  Raises Incomplete, KafkaError."""
     answer = await client.send(leader, OffsetRequest(-1, 0, [(place.topic, [(place.partition, LATEST)])]))
     _, error_code, *_, offset = answer.topics[0][1][0]
     _raise_for(error_code, leader, "its high watermark")
     return int(offset)
 
 
-async def _fetch(client: AIOKafkaClient, server: int, place: TopicPartition, position: int) -> tuple[int, list[Json]]:
-    """The next records that one node serves, and the position behind them."""
+async def fetch(
+    client: AIOKafkaClient, server: int, place: TopicPartition, position: int
+) -> tuple[int, list[Any], int]:
+    """The position behind the next records that one node serves, these, and the node's high watermark.
+
+    Raises Incomplete, KafkaError.
+    """
     topics = [(place.topic, [(place.partition, position, FETCH_BYTES)])]
     answer = await client.send(server, FetchRequest(FETCH_WAIT_MS, 1, FETCH_BYTES, 0, topics))
-    _, error_code, *_, message_set = answer.topics[0][1][0]
+    _, error_code, watermark, *_, message_set = answer.topics[0][1][0]
     _raise_for(error_code, server, f"records from offset {position}")
     batches = MemoryRecords(message_set)
     found: list[Any] = []
@@ -111,7 +117,7 @@ async def _fetch(client: AIOKafkaClient, server: int, place: TopicPartition, pos
         if not batch.is_control_batch:
             found += [record for record in batch if record.offset >= position]
         position = max(position, batch.next_offset)
-    return position, pairs_of(found)
+    return position, found, int(watermark)
 
 
 def _raise_for(error_code: int, node: int, what: str) -> None:

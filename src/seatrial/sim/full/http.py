@@ -47,9 +47,10 @@ class Response:
 
 
 class LeanHttp:
-    """One connection a host and port, opened when it is first needed."""
+    """One connection a host and port, opened when it is first needed.  answer_s: how long an answer is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, answer_s: float = ANSWER_S) -> None:
+        self._answer_s = answer_s
         self._open: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
     async def request(
@@ -70,11 +71,11 @@ class LeanHttp:
         reader, writer = await self._connection(parts.netloc)
         try:
             writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 response = await _read(reader)
         except BaseException as error:
             self._drop(parts.netloc)
-            raise _as_httpx(error) from error
+            raise _as_httpx(error, self._answer_s) from error
         if response.headers.get("connection") == "close":
             self._drop(parts.netloc)
         return response
@@ -116,9 +117,9 @@ async def _read(reader: asyncio.StreamReader) -> Response:
     return response
 
 
-def _as_httpx(error: BaseException) -> BaseException:
+def _as_httpx(error: BaseException, answer_s: float) -> BaseException:
     if isinstance(error, TimeoutError):
-        return httpx.ReadTimeout(f"no answer within {ANSWER_S} s")
+        return httpx.ReadTimeout(f"no answer within {answer_s} s")
     if isinstance(error, OSError):
         return httpx.ReadError(str(error))
     if isinstance(error, httptools.HttpParserError):
