@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # The one place where the wings meet; of the faults only the pure plan and targets.
     "sim": SERVER_WING | {"env", "marks", "history", "rundir", "workloads", "checkers", "faults"},
     "trial": frozenset({"sim", "cluster", "faults", "workloads", "checkers", "history", "rundir", "report", "env"}),
+    "scenario": frozenset({"cluster", "workloads", "faults", "history", "checkers", "trial", "sim", "env", "rundir"}),
     "plugin": frozenset({"scenario", "cluster", "sim", "checkers", "history", "rundir", "report"}),
     "pytest_plugin": frozenset({"plugin", "scenario", "cluster"}),
     "cli": frozenset({"trial", "sim", "server"}),

@@ -1,0 +1,231 @@
+"""`cluster`: a running cluster as a scenario test holds it, the same in every environment.
+
+It is a `Cluster` that stands before another one: everything asked of it is passed on, and what is done to nodes and
+links is written down on the way.
+
+Rule: nothing here knows an environment or a system; what differs is behind `Surroundings` and `Driver`.  Every wait has
+a deadline, 10 s where none is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import fields
+from typing import Any
+
+from seatrial.cluster.cluster import STATUS_TIMEOUT_S, Cluster, LinkControl
+from seatrial.cluster.drivers.base import NodeAddresses
+from seatrial.cluster.errors import NodeExited
+from seatrial.cluster.message_filters import FilterFault
+from seatrial.cluster.node_group import TERMINATE_TIMEOUT_S, ExitReport, NodeState
+from seatrial.cluster.status import NodeStatus
+from seatrial.env import Clock, Rng
+from seatrial.history import StatusSample
+from seatrial.scenario.errors import NotHere
+from seatrial.scenario.faults import FaultLog, RecordedLinks
+from seatrial.scenario.key_value import KeyValue
+from seatrial.scenario.log import Log
+from seatrial.scenario.patience import TIMEOUT_S
+from seatrial.scenario.records import HistoryHandle, Records
+from seatrial.scenario.surroundings import Environment, Surroundings
+
+DOWN = ("kill", "terminate", "power-failure")
+STATUS_FIELDS = tuple(field.name for field in fields(NodeStatus))
+LOG_LINES = 20
+
+
+class ScenarioCluster(Cluster):
+    """What a test is given.  All of `Cluster`, and:
+
+    kv, log(…), members: clients of the service, whose operations are all in `history`.
+    rng: chance that the seed decides; draw from `rng.child("what for")`.  clock: the test's, virtual where time is.
+    records: what was done and said, for checkers and reports.
+    """
+
+    def __init__(self, inner: Cluster, surroundings: Surroundings, *, seed: int) -> None:
+        super().__init__()
+        self._inner = inner
+        self._surroundings = surroundings
+        self.driver = inner.driver
+        self.seed = seed
+        self.rng = Rng(seed).child("scenario")
+        self.records = Records(surroundings.clock)
+        self.history = HistoryHandle(self.records)
+        self.kv = KeyValue(self, self.system, self.rng.child("kv"))
+        self._faults = FaultLog(self.records, self.connected_majority)
+        self._logs: dict[str, Log] = {}
+        self._recorded_links: RecordedLinks | None = None
+        self._last_status: dict[int, tuple[NodeStatus, ...]] = {}
+
+    # -- clients
+
+    def log(self, topic: str = "t", *, partitions: int = 1, replication: int | None = None) -> Log:
+        """The topic of this name, created when it is first used.  replication: replicas; None: one on each node."""
+        made = self._logs.get(topic)
+        if made is None:
+            made = self._logs[topic] = Log(self, topic, partitions=partitions, replication=replication)
+        if made.partitions < partitions:
+            raise ValueError(f"topic {topic} has {made.partitions} partitions here already: name them the first time")
+        return made
+
+    # -- who and where
+
+    @property
+    def env(self) -> Environment:
+        return self._surroundings.env
+
+    @property
+    def system(self) -> str:
+        """The driver's name: "own", "etcd", …"""
+        return self.driver.name
+
+    @property
+    def clock(self) -> Clock:
+        return self._surroundings.clock
+
+    @property
+    def nodes(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self._inner.nodes
+
+    @property
+    def unexpected_exits(self) -> list[NodeExited]:  # type: ignore[override]
+        return self._inner.unexpected_exits
+
+    def node_state(self, node: int) -> NodeState:
+        return self._inner.node_state(node)
+
+    def process_state(self, node: int) -> str:
+        return self._inner.process_state(node)
+
+    def addresses(self, node: int) -> NodeAddresses:
+        return self._inner.addresses(node)
+
+    def http_url(self, node: int) -> str:
+        """ "http://host:port" of the node's HTTP API.  Raises NotHere where the system has none."""
+        url = self.addresses(node).http
+        if url is None:
+            raise NotHere(f"the nodes of {self.system} speak no HTTP")
+        return url
+
+    def open_http(self) -> Any:
+        """A new HTTP client; who opens it closes it (`aclose`)."""
+        return self._surroundings.open_http()
+
+    def _seen(self, node: int) -> str:
+        return self._inner._seen(node)
+
+    # -- lives and deaths
+
+    async def start(self, node: int, timeout: float | None = None) -> None:
+        await self._inner.start(node, timeout)
+        self._faults.end(DOWN, node)
+
+    async def kill(self, node: int) -> ExitReport:
+        report = await self._inner.kill(node)
+        self._faults.begin("kill", node)
+        return report
+
+    async def terminate(self, node: int, timeout: float = TERMINATE_TIMEOUT_S) -> ExitReport:
+        report = await self._inner.terminate(node, timeout)
+        self._faults.begin("terminate", node)
+        return report
+
+    async def pause(self, node: int) -> None:
+        await self._inner.pause(node)
+        self._faults.begin("pause", node)
+
+    async def resume(self, node: int) -> None:
+        await self._inner.resume(node)
+        self._faults.end(("pause",), node)
+
+    async def wipe(self, node: int) -> None:
+        await self._inner.wipe(node)
+
+    async def power_failure(self, nodes: Collection[int] | None = None) -> None:
+        """All of these nodes (None: every one) lose their power at once, and stay down: `start` or `start_all` them.
+
+        In the simulator what no sync had returned for is lost or torn; on processes it is a SIGKILL, which loses
+        nothing that was written.
+        """
+        hit = [node for node in (self.nodes if nodes is None else sorted(nodes)) if node in self._up()]
+        await self._surroundings.power_failure(hit)
+        for node in hit:
+            self._faults.begin("power-failure", node)
+
+    # -- links and messages
+
+    @property
+    def links(self) -> LinkControl:
+        if self._recorded_links is None:
+            self._recorded_links = RecordedLinks(self._inner.links, self._faults)
+        return self._recorded_links
+
+    @property
+    def has_links(self) -> bool:
+        return self._inner.has_links
+
+    def connected_majority(self) -> tuple[int, ...] | None:
+        return self._inner.connected_majority()
+
+    def filtered(
+        self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
+    ) -> AbstractAsyncContextManager[FilterFault]:
+        if not self.driver.test_hooks:
+            raise NotHere(f"the nodes of {self.system} do not filter messages: it takes system own")
+        return self._inner.filtered(nodes, requests)
+
+    # -- what the nodes say
+
+    async def _ask(self, node: int, *, digest: bool) -> tuple[NodeStatus, ...]:
+        return await self._inner._ask(node, digest=digest)
+
+    async def status(
+        self, node: int, *, digest: bool = False, timeout: float = STATUS_TIMEOUT_S
+    ) -> tuple[NodeStatus, ...]:
+        said = await super().status(node, digest=digest, timeout=timeout)
+        if self._last_status.get(node) != said:
+            self._last_status[node] = said
+            now_ns = self.records.now_ns()
+            self.records.statuses += [
+                StatusSample(time_ns=now_ns, **{name: getattr(status, name) for name in STATUS_FIELDS})
+                for status in said
+            ]
+        return said
+
+    async def wait_for_leader(
+        self,
+        timeout: float = TIMEOUT_S,
+        *,
+        among: Collection[int] | None = None,
+        other_than: int | Collection[int] | None = None,
+        group: str | None = None,
+    ) -> int:
+        return await super().wait_for_leader(timeout, among=among, other_than=other_than, group=group)
+
+    async def wait_for_consensus(self, timeout: float = TIMEOUT_S) -> None:
+        await super().wait_for_consensus(timeout)
+
+    async def heal_everything(self, timeout: float = TIMEOUT_S) -> None:
+        await super().heal_everything(timeout)
+
+    async def look(self) -> None:
+        """Ask every node for its status, so that it is in the records."""
+        await self.statuses()
+
+    def last_state(self) -> dict[int, str]:
+        """Of each node what is known of its process, and what it last said of each group; asks nobody."""
+        return {
+            node: "; ".join([self._seen(node), *(s.describe() for s in self._last_status.get(node, ()))])
+            for node in self.nodes
+        }
+
+    def log_tail(self, node: int, lines: int = LOG_LINES) -> str:
+        """The end of the node's log."""
+        return self._surroundings.log_tail(node, lines)
+
+    async def close(self) -> None:
+        """Close the clients of the test."""
+        await self.kv.close()
+        for log in self._logs.values():
+            await log.close()

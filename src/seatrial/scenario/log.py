@@ -1,0 +1,346 @@
+"""`cluster.log("t")`: a topic as a test uses it, created when it is first used; every operation is in the history.
+
+An append is tried until its deadline, at whichever node leads, each time under the same producer id and sequence, so
+that it is applied once; with `retries=False`, or without a producer id, exactly once.
+
+Rule: what is raised says whether the record surely was not appended; the history says the same.  A read ends at the
+high watermark: of the leader, or of the node that was asked for.
+Knows nothing of how nodes are started or broken.  The codec is aiokafka's: the tester shares none with the tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NoError, NotEnoughReplicasError, for_code
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from seatrial.cluster.drivers.base import NodeAddresses
+from seatrial.history import Json, OpType
+from seatrial.scenario.attempts import NoAnswer, until_done
+from seatrial.scenario.errors import NotDone, NotHere, Refused, Unavailable
+from seatrial.scenario.patience import TIMEOUT_S
+from seatrial.scenario.records import CUT_OFF, Records, recorded
+from seatrial.workloads.base import Completion, Endpoint, Request, SetupFailed
+from seatrial.workloads.kafka_asyncio import BACKOFF_MS, REFUSED_BEFORE_APPEND, TROUBLE, in_time, shared_settings, told
+from seatrial.workloads.kafka_asyncio_final import Incomplete, create_topic, fetch, high_watermark
+
+Value: TypeAlias = int | str | bytes
+ATTEMPT_S: Final = 1.5
+READ_ATTEMPT_S: Final = 3.0
+SECONDS_A_MEGABYTE: Final = 1.0  # more, for large records
+LARGE_MS: Final = 20_000  # the library's own limit for them
+PLAIN: Final = (-1, -1)  # no producer id: the broker removes no duplicates
+TYPE: Final = "seatrial-type"  # header of a record whose value is no number
+REFUSED: Final = tuple(error for error in REFUSED_BEFORE_APPEND if error is not NotEnoughReplicasError)
+
+
+class Plant(Protocol):
+    """What the clients of a cluster need of it."""
+
+    records: Records
+
+    @property
+    def nodes(self) -> tuple[int, ...]: ...
+
+    def running(self) -> tuple[int, ...]: ...
+
+    def addresses(self, node: int) -> NodeAddresses: ...
+
+
+@dataclass(slots=True)
+class _Appender:
+    """One logical client: its number in the history, its producer id, and where its sequences are."""
+
+    number: int
+    producer: tuple[int, int] | None = None  # id and epoch
+    sequences: dict[int, int] = field(default_factory=dict)  # by partition: the next
+
+
+class Log:
+    """One topic.  Values are numbers, text or bytes, and are read as what they were; give each append another one.
+
+    via: ask this node, whoever leads; timeout: seconds for all attempts together.
+    Every operation raises Unavailable or Refused; `definite` says whether it surely did not happen.
+    """
+
+    def __init__(self, plant: Plant, topic: str, *, partitions: int, replication: int | None) -> None:
+        self.topic = topic
+        self.partitions = partitions
+        self._replication = replication
+        self._plant = plant
+        self._created = False
+        self._creating = asyncio.Lock()
+        self._idle: list[_Appender] = []
+        self._clients: dict[tuple[int | None, bool], AIOKafkaClient] = {}
+
+    async def create(self, *, timeout: float = TIMEOUT_S) -> None:
+        """Create the topic now, unless it is there; returns once each partition has a leader."""
+        async with self._creating:
+            if self._created:
+                return
+            endpoints = [Endpoint(node=node, kafka=self._kafka(node)) for node in self._plant.running()]
+            if not endpoints:
+                raise Unavailable(f"topic {self.topic} cannot be created: no node runs", definite=True)
+            replication = self._replication or len(self._plant.nodes)
+            try:
+                await create_topic(
+                    endpoints, self.topic, partitions=self.partitions, replication=replication, timeout=timeout
+                )
+            except SetupFailed as error:
+                raise Unavailable(str(error), definite=False) from error
+            self._created = True
+
+    async def append(
+        self,
+        value: Value,
+        *,
+        partition: int = 0,
+        via: int | None = None,
+        key: str | bytes | None = None,
+        timeout: float = TIMEOUT_S,
+        retries: bool = True,
+    ) -> int:
+        """Append one record and wait until all in-sync replicas have it (`acks=all`); its offset."""
+        await self.create(timeout=timeout)
+        appender = self._idle.pop() if self._idle else _Appender(self._plant.records.recorder.new_client())
+        encoded, headers = _encoded(value)
+        raw_key = key.encode() if isinstance(key, str) else key
+        patience_s = ATTEMPT_S + SECONDS_A_MEGABYTE * len(encoded) / 1e6
+        large = patience_s > 2 * ATTEMPT_S
+
+        async def attempt(turn: int, seconds: float) -> tuple[int, int]:
+            client = await self._client(via, large=large, renew=turn > 0)
+            node = await self._leader(client, partition) if via is None else via
+            producer = await self._producer(appender) if retries else PLAIN
+            sequence = appender.sequences.get(partition, 0) if retries else -1
+            builder = DefaultRecordBatchBuilder(2, 0, 0, *producer, sequence, len(encoded) + 1024)
+            builder.append(0, None, raw_key, encoded, headers)
+            return await self._produce(client, node, partition, bytes(builder.build()), seconds), node
+
+        request = Request(f="append", key=f"{self.topic}/{partition}", value=recorded(value), node=via)
+        completion = CUT_OFF
+        recorder = self._plant.records.recorder
+        recorder.invoke(appender.number, request)
+        try:
+            offset, node = await until_done(
+                f"append to {request.key}",
+                attempt,
+                timeout=timeout,
+                attempt_s=patience_s,
+                retries=retries,
+                again=True,
+            )
+            completion = Completion(type=OpType.OK, value=[offset, request.value], node=node)
+            return offset
+        except NotDone as error:
+            completion = Completion(type=OpType.FAIL if error.definite else OpType.INFO, error=str(error))
+            raise
+        finally:
+            recorder.complete(appender.number, completion)
+            if completion.type is OpType.OK and retries:
+                appender.sequences[partition] = appender.sequences.get(partition, 0) + 1
+            if completion.type is not OpType.INFO:  # else neither its number nor its producer id is used again
+                self._idle.append(appender)
+
+    async def read(
+        self, partition: int = 0, *, from_offset: int = 0, via: int | None = None, timeout: float = TIMEOUT_S
+    ) -> list[tuple[int, Value]]:
+        """All committed records from an offset on, each with its offset, as the leader has them (or the node `via`)."""
+        await self.create(timeout=timeout)
+        return await self._read("poll", partition, from_offset, via, timeout, from_leader=via is None)
+
+    async def read_everywhere(self, *, timeout: float = TIMEOUT_S) -> None:
+        """Read every partition to the leader's end from each node that has it, for the checkers (`final-read`)."""
+        await self.create(timeout=timeout)
+        for partition in range(self.partitions):
+            for node in await self.replicas(partition, timeout=timeout):
+                await self._read("final-read", partition, 0, node, timeout, from_leader=True)
+
+    async def leader(self, partition: int = 0, *, timeout: float = TIMEOUT_S) -> int:
+        """The node that leads the partition, by the brokers' metadata."""
+        await self.create(timeout=timeout)
+
+        client = await self._connected(f"leader of {self.topic}/{partition}", partition, timeout)
+        return await self._leader(client, partition)
+
+    async def replicas(self, partition: int = 0, *, timeout: float = TIMEOUT_S) -> list[int]:
+        """The nodes that hold the partition, by the brokers' metadata."""
+        await self.create(timeout=timeout)
+        client = await self._connected(f"replicas of {self.topic}/{partition}", partition, timeout)
+        return sorted(client.cluster._partitions[self.topic][partition].replicas)
+
+    async def _connected(self, what: str, partition: int, timeout: float) -> AIOKafkaClient:
+        """A client that knows now who leads the partition."""
+
+        async def attempt(turn: int, seconds: float) -> AIOKafkaClient:
+            client = await self._client(None, large=False, renew=True)
+            await self._leader(client, partition)
+            return client
+
+        return await until_done(what, attempt, timeout=timeout, attempt_s=ATTEMPT_S, retries=True, again=True)
+
+    async def close(self) -> None:
+        """Hang up."""
+        for client in self._clients.values():
+            await in_time(client.close())
+        self._clients.clear()
+
+    # -- reading
+
+    async def _read(
+        self, f: str, partition: int, start: int, via: int | None, timeout: float, *, from_leader: bool
+    ) -> list[tuple[int, Value]]:
+        recorder = self._plant.records.recorder
+        number = recorder.new_client()  # it has no position of its own
+        key = f"{self.topic}/{partition}"
+        recorder.invoke(number, Request(f=f, key=key, node=via))
+        completion = CUT_OFF
+
+        async def attempt(turn: int, seconds: float) -> tuple[list[tuple[int, Value]], int]:
+            client = await self._client(None if from_leader else via, large=False, renew=turn > 0)
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._read_once(client, partition, start, via, from_leader=from_leader)
+            except (Incomplete, *TROUBLE) as error:
+                raise NoAnswer(told(error), definite=True) from error
+
+        try:
+            records, node = await until_done(
+                f"{f} of {key}", attempt, timeout=timeout, attempt_s=READ_ATTEMPT_S, retries=True, again=True
+            )
+            pairs: list[Json] = [[offset, recorded(value)] for offset, value in records]
+            completion = Completion(type=OpType.OK, value=pairs, node=node)
+            return records
+        except NotDone as error:
+            completion = Completion(type=OpType.FAIL, error=str(error))
+            raise
+        finally:
+            recorder.complete(number, completion)
+
+    async def _read_once(
+        self, client: AIOKafkaClient, partition: int, start: int, via: int | None, *, from_leader: bool
+    ) -> tuple[list[tuple[int, Value]], int]:
+        """from_leader: up to what the leader says is the end, whoever is read."""
+        place = TopicPartition(self.topic, partition)
+        end: int | None = None
+        server = via
+        if from_leader:
+            leader = await self._leader(client, partition)
+            end = await high_watermark(client, leader, place)
+            server = leader if via is None else via
+        assert server is not None, "a read that is not from the leader names its node"
+        found: list[Any] = []
+        position = start
+        while end is None or position < end:
+            position, more, watermark = await fetch(client, server, place, position)
+            found += more
+            end = watermark if end is None else end
+        return [(record.offset, _decoded(record)) for record in found if record.offset >= start], server
+
+    # -- one attempt
+
+    async def _produce(self, client: AIOKafkaClient, node: int, partition: int, batch: bytes, seconds: float) -> int:
+        """The offset.  Raises NoAnswer, Refused."""
+        sent = False
+        request = ProduceRequest(None, -1, int(seconds * 1000), [(self.topic, [(partition, batch)])])
+        try:
+            async with asyncio.timeout(seconds):
+                if not await client.ready(node):
+                    raise NoAnswer(f"node {node} takes no connection", definite=True)
+                sent = True
+                answer = await client.send(node, request)
+        except TROUBLE as error:
+            raise NoAnswer(f"node {node}: {told(error)}", definite=not sent) from error
+        _, error_code, offset, *_ = answer.topics[0][1][0]
+        found = for_code(error_code)
+        if found in REFUSED:
+            raise Refused(f"node {node} refused it: {found.__name__}")
+        if found is not NoError:
+            raise NoAnswer(f"node {node} answered {found.__name__}", definite=found is NotEnoughReplicasError)
+        return int(offset)
+
+    async def _producer(self, appender: _Appender) -> tuple[int, int]:
+        if appender.producer is None:
+            client = await self._client(None, large=False, renew=False)
+            node = client.get_random_node()
+            try:
+                async with asyncio.timeout(ATTEMPT_S):
+                    answer = await client.send(node, InitProducerIdRequest(None, 0))
+            except TROUBLE as error:
+                raise NoAnswer(f"no producer id from node {node}: {told(error)}", definite=True) from error
+            if answer.error_code:
+                code = for_code(answer.error_code).__name__
+                raise NoAnswer(f"no producer id from node {node}: {code}", definite=True)
+            appender.producer = answer.producer_id, answer.producer_epoch
+        return appender.producer
+
+    async def _leader(self, client: AIOKafkaClient, partition: int) -> int:
+        place = TopicPartition(self.topic, partition)
+        leader = client.cluster.leader_for_partition(place)
+        if leader is None or leader < 0:
+            await client.force_metadata_update()
+            leader = client.cluster.leader_for_partition(place)
+        if leader is None or leader < 0:
+            raise NoAnswer(f"no leader of {self.topic}/{partition} is known", definite=True)
+        return int(leader)
+
+    async def _client(self, via: int | None, *, large: bool, renew: bool) -> AIOKafkaClient:
+        """Connected to that node, or to any.  renew: asks anew who leads.  Raises NoAnswer."""
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                client = self._clients.get((via, large))
+                if client is None:
+                    return await self._opened(via, large=large)
+                if renew:
+                    await client.force_metadata_update()
+                return client
+        except TROUBLE as error:
+            whom = "any node" if via is None else f"node {via}"
+            raise NoAnswer(f"no connection to {whom}: {told(error)}", definite=True) from error
+
+    async def _opened(self, via: int | None, *, large: bool) -> AIOKafkaClient:
+        nodes = self._plant.running() if via is None else (via,)
+        servers = ",".join(self._kafka(node) for node in nodes)
+        settings = shared_settings(servers, "seatrial-scenario") | {
+            "retry_backoff_ms": BACKOFF_MS,
+            "metadata_max_age_ms": 300_000,  # who leads is asked anew after each failure
+        }
+        client = AIOKafkaClient(**(settings | ({"request_timeout_ms": LARGE_MS} if large else {})))
+        client.add_topic(self.topic)
+        try:
+            await client.bootstrap()
+        except BaseException:
+            await in_time(client.close())
+            raise
+        return self._clients.setdefault((via, large), client)
+
+    def _kafka(self, node: int) -> str:
+        address = self._plant.addresses(node).kafka
+        if address is None:
+            raise NotHere("the nodes of this system do not speak Kafka: use system own")
+        return address
+
+
+def _encoded(value: Value) -> tuple[bytes, list[tuple[str, bytes | None]]]:
+    if isinstance(value, bytes):
+        return value, [(TYPE, b"bytes")]
+    if isinstance(value, str):
+        return value.encode(), [(TYPE, b"str")]
+    return str(value).encode(), []
+
+
+def _decoded(record: Any) -> Value:
+    """What was appended; a record that no test of ours wrote is a number or text where it looks like one."""
+    data = bytes(record.value or b"")
+    types = [value for name, value in record.headers if name == TYPE]
+    if types == [b"bytes"]:
+        return data
+    text = data.decode("utf-8", "replace")
+    return text if types or not text.isdigit() else int(text)
