@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _START_PATHS = tuple(sys.path)
 MARKS = (
     "cluster(nodes=3, system='own', version=None, options={}, boot=True, timeout=60): the cluster that a test gets",
-    "environments(*names): where a test can run: 'sim', 'local'; elsewhere it is skipped",
+    "environments(*names, reason=None): where a test can run: 'sim', 'local'; elsewhere it is skipped",
     "real: a simulated test that is also worth its time on real processes (`-m real --cluster-env=local`)",
 )
 
@@ -49,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="run each test N times (20) over seeds and print the pass rates",
     )
+    add(
+        "--cluster-mutant",
+        metavar="NAME",
+        help="plant this bug of seatrial's own in every simulated node (docs/mutants.md)",
+    )
     add("--cluster-keep", action="store_true", help="keep the run directories of tests that passed as well")
     add("--cluster-timeout", type=float, metavar="S", help="seconds that a test may take (60, or as it says itself)")
     add(
@@ -65,7 +70,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
-    if any(config.getoption(name) is not None for name in ("cluster_env", "cluster_system", "flake_hunt")):
+    if any(
+        config.getoption(name) is not None for name in ("cluster_env", "cluster_system", "cluster_mutant", "flake_hunt")
+    ):
         from seatrial.plugin.settings import settings_of
 
         settings_of(config)  # what makes no sense is refused at once
@@ -135,6 +142,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         if RUNNING in item.stash:
             complete(report, item)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.option.flake_hunt is None:
+        return
+    from seatrial.plugin.flakes import hunted_in, table
+
+    reports = [report for name in ("passed", "failed", "error") for report in terminalreporter.stats.get(name, [])]
+    hunted = {report.nodeid: hunted_in(report.nodeid, report.user_properties) for report in reports}
+    terminalreporter.section("flake hunt")
+    for line in table(one for one in hunted.values() if one is not None):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

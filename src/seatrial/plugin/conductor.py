@@ -17,6 +17,7 @@ import pytest
 
 from seatrial.plugin.inside import Order
 from seatrial.plugin.items import run_protocol
+from seatrial.plugin.measuring import measure_other_processes
 from seatrial.plugin.settings import SEED_MAX, Settings, Wanted
 from seatrial.plugin.zygotes import Zygotes
 
@@ -53,8 +54,14 @@ class Conductor:
     def __init__(self, config: pytest.Config, settings: Settings, *, paths: list[str]) -> None:
         self._config = config
         self._settings = settings
-        passed_on = list(config.getini("cluster_pass_env"))
-        self._zygotes = Zygotes(config, paths=paths, passed_on=passed_on, real_timeout_s=settings.real_timeout_s)
+        measure_other_processes()
+        self._zygotes = Zygotes(
+            config,
+            paths=paths,
+            passed_on=list(config.getini("cluster_pass_env")),
+            real_timeout_s=settings.real_timeout_s,
+            mutant=settings.mutant,
+        )
         self._root = Path(settings.directory or config.rootpath / RUNS_DIRECTORY).absolute()
 
     def close(self) -> None:
@@ -107,7 +114,7 @@ class Conductor:
         """A run whose process gave no reports is a failure, with what is known of it."""
         said = stacks.read_text() if stacks.exists() else ""
         if said:
-            reason = f"the test took longer than {order.real_timeout_s:g} s of real time; it was at\n{said}"
+            reason = f"the test took longer than {order.real_timeout_s:g} s of real time; it was at\n{_of_test(said)}"
             stacks.unlink()
         return pytest.TestReport(
             nodeid=item.nodeid,
@@ -140,6 +147,13 @@ class Conductor:
             if not self._settings.hunt:
                 told = f"run {len(runs.seeds)} of {self._settings.repeat} failed; those before passed"
             report.sections.append(("repetition", told))
+
+
+def _of_test(stack: str) -> str:
+    """Of what `faulthandler` wrote, most recent call first, what came after our own call of the test."""
+    lines = stack.splitlines()
+    ours = [number for number, line in enumerate(lines) if "/seatrial/plugin/stages.py" in line]
+    return "\n".join(line for line in lines[: ours[0] if ours else None] if line.startswith("  "))
 
 
 def file_name(nodeid: str) -> str:

@@ -27,21 +27,25 @@ LOG_LINES = 12
 LOG_LINES_KEPT = 10_000
 
 
-def leave_behind(directory: Path, *, stage: Stage | None, wanted: Wanted, seed: int, nodeid: str, failure: str) -> str:
-    """Write the run directory; what to print, for people."""
+def leave_behind(
+    directory: Path, *, stage: Stage | None, wanted: Wanted, seed: int, nodeid: str, failure: str
+) -> tuple[str, Path | None]:
+    """Write the run directory; what to print, for people, and the page of the report where there is one."""
     replay = wanted.replay(nodeid, seed)
     lines = [f"seed {seed}, {wanted.environment}, system {wanted.system}", f"replay with: {replay}"]
     if stage is None:
-        return "\n".join(lines)
+        return "\n".join(lines), None
     cluster = stage.cluster
+    page: Path | None = None
     try:
         stage.look()
         run = RunDirectory(directory)
         _write(run, cluster, _verdict(cluster, wanted, seed=seed, replay=replay, failure=failure))
-        lines += [f"run directory: {run.root}", f"report: {render(run)}"]
+        page = render(run)
+        lines += [f"run directory: {run.root}", f"report: {page}"]
     except Exception as error:  # the failure is told all the same
         lines.append(f"the run directory {directory} could not be written: {type(error).__name__}: {error}")
-    return "\n".join([*lines, *_nodes(cluster)])
+    return "\n".join([*lines, *_nodes(cluster)]), page
 
 
 def _nodes(cluster: ScenarioCluster) -> list[str]:

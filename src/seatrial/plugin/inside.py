@@ -1,22 +1,26 @@
 """The inside of a simulated test: a pinned process that has collected one file, and forks for each run.
 
 Rule: the process that forks does nothing but collect; everything that a test or a fixture does happens in its fork,
-which ends without tidying up anything that dies with it.
+which ends without tidying up anything that dies with it.  What a bug may be planted in is imported after that.
 Knows nothing of who asks (`zygotes`), and nothing of selections, repetitions and reports to people.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
-from seatrial.plugin.items import run_protocol
-from seatrial.plugin.settings import Wanted
+from seatrial.plugin.measuring import save_coverage
+from seatrial.sim import escape
+
+if TYPE_CHECKING:
+    from seatrial.plugin.settings import Wanted
 
 LEFT_OUT: Final = ("no:terminal", "no:xdist")
 
@@ -27,6 +31,7 @@ class Preparation:
 
     file: str
     option: dict[str, Any] = field(default_factory=dict)
+    mutant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,20 @@ _collected: Final[list[_Collector]] = []
 
 def collect(preparation: Preparation, go_on: Callable[[], NoReturn]) -> NoReturn:
     """Be a pytest that collects a file and then goes on as told, with everything that it has in memory."""
+    if preparation.mutant is not None:
+        from seatrial.sim.mutants_catalogue import MUTANTS
+        from seatrial.sim.mutation import plant
+
+        plant(MUTANTS[preparation.mutant])
+        from seatrial.plugin import inside as anew
+
+        anew.collect_file(preparation, go_on)
+    collect_file(preparation, go_on)
+
+
+def collect_file(preparation: Preparation, go_on: Callable[[], NoReturn]) -> NoReturn:
+    """As `collect`, with the code as it is imported now."""
+    import seatrial.plugin.items  # noqa: F401  it is needed in every run
     from seatrial import scenario
 
     scenario.warm()
@@ -91,10 +110,14 @@ def collect(preparation: Preparation, go_on: Callable[[], NoReturn]) -> NoReturn
 
 def run_item(order: Order) -> list[dict[str, Any]]:
     """One run of one test in this process, which has to be a fork; its serialised reports."""
+    from seatrial.plugin.items import run_protocol
+
     (collector,) = _collected
     item = collector.items.get(order.nodeid)
     if item is None:
         raise LookupError(f"collecting the whole file did not find {order.nodeid}")
+    temporary = item.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    escape.allow_writing(f"{temporary}{os.sep}")
     with Path(order.stacks).open("w") as stacks:
         faulthandler.dump_traceback_later(order.real_timeout_s, exit=True, file=stacks)
         try:
@@ -103,5 +126,6 @@ def run_item(order: Order) -> list[dict[str, Any]]:
             )
         finally:
             faulthandler.cancel_dump_traceback_later()
+    save_coverage()
     hook = item.config.hook
     return [hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]

@@ -23,7 +23,7 @@ from _pytest.runner import runtestprotocol
 from seatrial.cluster.errors import Unavailable
 from seatrial.plugin.evidence import leave_behind
 from seatrial.plugin.settings import Wanted
-from seatrial.plugin.stages import Stage, open_stage
+from seatrial.plugin.stages import Stage, TestDeadlineExceeded, open_stage
 from seatrial.scenario import NotHere
 
 FIXTURE_TIMEOUT_S: Final = 60.0
@@ -82,7 +82,11 @@ def _on_stage(function: Callable[..., Any], running: Running, timeout_s: float) 
     def on_stage(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
         assert running.stage is not None
-        return running.stage.run(lambda: function(*arguments, **named), timeout_s=timeout_s)
+        try:
+            return running.stage.run(lambda: function(*arguments, **named), timeout_s=timeout_s)
+        except TestDeadlineExceeded as overdue:
+            told = str(overdue)
+        pytest.fail(told, pytrace=False)  # where it waited is in the text; where we waited for it is of no interest
 
     # Other plugins must take it for what it is, and not for what it wraps.
     del on_stage.__wrapped__
@@ -150,11 +154,11 @@ def complete(report: pytest.TestReport, item: pytest.Item) -> None:
     """Put into a report of a run what a reader needs; of a failure leave everything behind."""
     running = item.stash[RUNNING]
     if report.when == "call" and running.stage is not None and (digest := running.stage.digest()) is not None:
-        report.user_properties = [*report.user_properties, ("trace", digest)]
+        _tell(report, item, "trace", digest)
     if not report.failed:
         return
     running.failed = True
-    section = leave_behind(
+    section, page = leave_behind(
         running.directory,
         stage=running.stage,
         wanted=running.wanted,
@@ -163,3 +167,11 @@ def complete(report: pytest.TestReport, item: pytest.Item) -> None:
         failure=report.longreprtext,
     )
     report.sections.append(("seatrial", section))
+    if page is not None:
+        _tell(report, item, "report", str(page))
+
+
+def _tell(report: pytest.TestReport, item: pytest.Item, name: str, value: str) -> None:
+    """A property of this report and of those that follow: JUnit's XML takes them from the last."""
+    report.user_properties = [*report.user_properties, (name, value)]
+    item.user_properties.append((name, value))

@@ -39,6 +39,7 @@ class Settings:
     timeout_s: float | None
     real_timeout_s: float
     directory: str | None
+    mutant: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Wanted:
     boot: bool
     timeout_s: float
     seed: int
+    mutant: str | None = None
     skip: str | None = None
 
     def replay(self, nodeid: str, seed: int) -> str:
@@ -61,6 +63,8 @@ class Wanted:
         words = ["pytest", f"--cluster-env={self.environment}", f"--cluster-seed={seed}"]
         if self.system_chosen:
             words.append(f"--cluster-system={self.system}")
+        if self.mutant is not None:
+            words.append(f"--cluster-mutant={self.mutant}")
         return shlex.join([*words, nodeid])
 
 
@@ -75,6 +79,8 @@ def settings_of(config: pytest.Config) -> Settings:
             f"--cluster-system={option.cluster_system} cannot be simulated: it is a program of its own; "
             "use --cluster-env=local"
         )
+    if option.cluster_mutant is not None:
+        environment = _of_mutants(option.cluster_mutant, environment, option.cluster_system)
     if option.cluster_seed is not None and not 0 <= option.cluster_seed <= SEED_MAX:
         raise pytest.UsageError(f"--cluster-seed={option.cluster_seed}: between 0 and {SEED_MAX}")
     hunt = option.flake_hunt
@@ -92,7 +98,19 @@ def settings_of(config: pytest.Config) -> Settings:
         timeout_s=option.cluster_timeout,
         real_timeout_s=option.cluster_real_timeout,
         directory=option.cluster_directory,
+        mutant=option.cluster_mutant,
     )
+
+
+def _of_mutants(name: str, environment: str | None, system: str | None) -> str:
+    """Where a planted bug runs.  Raises pytest.UsageError for one that is not known, or cannot be planted there."""
+    from seatrial.sim.mutants_catalogue import MUTANTS
+
+    if name not in MUTANTS:
+        raise pytest.UsageError(f"--cluster-mutant={name}: there is no such mutant; docs/mutants.md lists them")
+    if environment == "local" or system not in (None, "own"):
+        raise pytest.UsageError("--cluster-mutant plants bugs in simulated nodes: leave --cluster-env and -system out")
+    return "sim"
 
 
 def wanted_by(item: pytest.Item, settings: Settings) -> Wanted:
@@ -114,7 +132,8 @@ def wanted_by(item: pytest.Item, settings: Settings) -> Wanted:
         boot=asked.get("boot", True),
         timeout_s=settings.timeout_s or asked.get("timeout", TEST_TIMEOUT_S),
         seed=seed_of(item.nodeid) if settings.seed is None else settings.seed,
-        skip=_why_not(asked, can, environment, system),
+        mutant=settings.mutant,
+        skip=_why_not(item, asked, can, environment, system),
     )
 
 
@@ -143,7 +162,7 @@ def _environments(item: pytest.Item) -> tuple[str, ...]:
     if mark is None:
         return ENVIRONMENTS
     wrong = [name for name in mark.args if name not in ENVIRONMENTS]
-    if wrong or not mark.args or mark.kwargs:
+    if wrong or not mark.args or mark.kwargs.keys() - {"reason"}:
         raise pytest.UsageError(
             f"{item.nodeid}: @pytest.mark.environments takes names out of {', '.join(ENVIRONMENTS)}"
             + (f", not {wrong[0]!r}" if wrong else "")
@@ -151,9 +170,14 @@ def _environments(item: pytest.Item) -> tuple[str, ...]:
     return tuple(name for name in ENVIRONMENTS if name in mark.args)
 
 
-def _why_not(asked: Mapping[str, Any], can: tuple[str, ...], environment: str, system: str) -> str | None:
+def _why_not(
+    item: pytest.Item, asked: Mapping[str, Any], can: tuple[str, ...], environment: str, system: str
+) -> str | None:
     if environment not in can:
-        return f"this test is for the environment {' or '.join(can)}, and this is {environment}"
+        mark = item.get_closest_marker("environments")
+        reason = mark.kwargs.get("reason") if mark is not None else None
+        told = f"this test is for the environment {' or '.join(can)}, and this is {environment}"
+        return f"{told}: {reason}" if reason else told
     demanded = asked.get("system")
     if demanded is not None and demanded != system:
         return f"this test is for the system {demanded}, and this is {system}"

@@ -14,6 +14,7 @@ Knows nothing of pytest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import traceback
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from seatrial import scenario
 from seatrial.cluster.errors import DeadlineExceeded
+from seatrial.plugin.measuring import is_measured
 
 if TYPE_CHECKING:
     from seatrial.plugin.settings import Wanted
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 FRAMES_SHOWN = 6
 CLOSE_TIMEOUT_S = 30.0
+LOOK_TIMEOUT_S = 5.0
 
 Start = Callable[[], Coroutine[Any, Any, Any]]
 
@@ -72,6 +75,7 @@ class SimulatedStage:
     def __init__(self, wanted: Wanted, seed: int) -> None:
         self._simulation = scenario.Simulation(seed=seed, nodes=wanted.nodes, options=wanted.options, boot=wanted.boot)
         self.cluster = self._simulation.cluster
+        self._overdue = False
 
     def run(self, start: Start, *, timeout_s: float) -> Any:
         begun: list[Coroutine[Any, Any, Any]] = []
@@ -85,10 +89,13 @@ class SimulatedStage:
         except DeadlineExceeded as error:
             if not begun or inspect.getcoroutinestate(begun[0]) != inspect.CORO_SUSPENDED:
                 raise  # it is the test's own, or the nodes did not start
+            self._overdue = True
             raise TestDeadlineExceeded(_overdue(begun[0], timeout_s)) from error
 
     def look(self) -> None:
-        """A simulated run that fails has looked already."""
+        if self._overdue:  # otherwise a simulated run that fails has looked already
+            with contextlib.suppress(Exception):
+                self._simulation.run(lambda cluster: cluster.look(), virtual_s=LOOK_TIMEOUT_S)
 
     def digest(self) -> str | None:
         return self._simulation.hosts.network.trace.digest()
@@ -121,13 +128,16 @@ class LocalStage:
         return self._runner.run(_until(start, timeout_s))
 
     def look(self) -> None:
-        self._runner.run(self.cluster.look())
+        with contextlib.suppress(Exception):
+            self._runner.run(self.cluster.look())
 
     def digest(self) -> str | None:
         return None
 
     def close(self) -> None:
         try:
+            if is_measured():  # what is killed does not say what it ran
+                self._runner.run(self.cluster.terminate_all())
             self._runner.run(_left(self._life))
         finally:
             self._runner.close()

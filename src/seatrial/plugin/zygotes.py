@@ -16,6 +16,7 @@ import pytest
 
 from seatrial.plugin import inside
 from seatrial.plugin.inside import Order, Preparation
+from seatrial.plugin.measuring import VARIABLES as MEASURING
 from seatrial.sim.zygote import Died, Zygote, ZygoteFailed
 
 # What decides which tests run, what is shown and where reports go: none of it is that process's matter.
@@ -53,11 +54,13 @@ RESET: Final[dict[str, Any]] = {
     "cov_report": {},
     "no_cov": True,
     "cluster_seed": None,
+    "cluster_env": None,
+    "cluster_system": None,
+    "cluster_mutant": None,
     "cluster_repeat": 1,
     "flake_hunt": None,
     "pyargs": False,
 }
-PASSED_ON: Final = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 DEADLINE_SLACK_S: Final = 10.0  # the process itself ends a run that takes too long, and says where it was
 Serialised = dict[str, Any]
 
@@ -65,11 +68,20 @@ Serialised = dict[str, Any]
 class Zygotes:
     """One process for each file of which a test was run; `close` ends them.  paths: the module search path to have."""
 
-    def __init__(self, config: pytest.Config, *, paths: list[str], passed_on: list[str], real_timeout_s: float) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        *,
+        paths: list[str],
+        passed_on: list[str],
+        real_timeout_s: float,
+        mutant: str | None,
+    ) -> None:
         self._config = config
         self._paths = paths
-        self._environment = {name: os.environ[name] for name in (*PASSED_ON, *passed_on) if name in os.environ}
+        self._environment = {name: os.environ[name] for name in (*MEASURING, *passed_on) if name in os.environ}
         self._real_timeout_s = real_timeout_s
+        self._mutant = mutant
         self._by_file: dict[Path, Zygote | str] = {}
 
     def run(self, file: Path, order: Order) -> list[Serialised] | str:
@@ -105,7 +117,7 @@ class Zygotes:
             "inifilename": None if config.inipath is None else str(config.inipath),
             "basetemp": str(temporary / f"simulated{len(self._by_file)}"),
         }
-        return Preparation(file=str(file), option=option)
+        return Preparation(file=str(file), option=option, mutant=self._mutant)
 
     def close(self) -> None:
         for zygote in self._by_file.values():

@@ -4,8 +4,9 @@ While a simulated host's code runs, time, entropy, process ids and signal handle
 would leave the simulation (a thread, a process, a real socket, a sleep, a file written) raises SimEscape where it is
 called, and says what to use instead.  Between callbacks, and for the simulator itself, everything is real.
 
-Rule: Python's modules are patched once in a process and dispatch on `current.host`; what cannot be patched is caught
-by an audit hook.  With the C shim preloaded, time and entropy are the shim's, and only the rest is patched here.
+Rule: Python's modules are patched while a world runs, or for good in a process that does nothing else (`install`), and
+dispatch on `current.host`; what cannot be patched is caught by an audit hook.  With the C shim preloaded, time and
+entropy are the shim's, and only the rest is patched here.
 This is about the real process: it may import what the simulation may not.
 """
 
@@ -19,13 +20,15 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from seatrial.sim import shim
 
 if TYPE_CHECKING:
     from seatrial.sim.hosts import SimHost
+    from seatrial.sim.world import World
 
 _INSTEAD: Final = {
     "subprocess.Popen": "a process was started; make what it does a host of its own",
@@ -94,21 +97,73 @@ def escape(what: str) -> SimEscape:
     return found
 
 
+class Patches:
+    """What stands in the place of Python's own functions, in the order in which it was put there.
+
+    depth: how often it was put there and not yet taken away.
+    """
+
+    def __init__(self) -> None:
+        self._replacements: list[tuple[Any, str, Any]] = []
+        self._originals: list[tuple[Any, str, Any]] = []
+        self.depth = 0
+
+    def replace(self, module: Any, name: str, replacement: Any) -> None:
+        self._replacements.append((module, name, replacement))
+
+    def apply(self) -> None:
+        if not self._replacements:
+            _make_patches()
+            sys.addaudithook(_audit)  # it cannot be taken away, and does nothing while no host's code runs
+        if self.depth == 0:
+            self._originals = [(module, name, getattr(module, name)) for module, name, _ in self._replacements]
+            for module, name, replacement in self._replacements:
+                setattr(module, name, replacement)
+        self.depth += 1
+
+    def take_away(self) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            for module, name, original in self._originals:
+                setattr(module, name, original)
+
+
+_patches: Final = Patches()
+
+
 def install() -> None:
-    """Patch this process, once.  Do it before third-party modules are imported: they may keep what they import."""
-    if _installed:
+    """Patch this process for good.  Do it before third-party modules are imported: they may keep what they import."""
+    _patches.apply()
+
+
+@contextmanager
+def inside(world: World) -> Iterator[None]:
+    """While the world runs; afterwards the process is as it was, unless it was patched for good."""
+    if _patches.depth:
+        if world.shared_chance is not None:
+            _shared.setstate(world.shared_chance)
+            world.shared_chance = None
+        yield
         return
-    _installed.append(True)
+    own = _shared.getstate()
+    if world.shared_chance is not None:
+        _shared.setstate(world.shared_chance)
+    _patches.apply()
+    try:
+        yield
+    finally:
+        _patches.take_away()
+        world.shared_chance = _shared.getstate()
+        _shared.setstate(own)
+
+
+def _make_patches() -> None:
     _patch_sleep_and_threads()
     _patch_random()
     _patch_process()
     if not current.shimmed:
         _patch_clocks()
         _patch_entropy()
-    sys.addaudithook(_audit)
-
-
-_installed: Final[list[bool]] = []
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -121,8 +176,17 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         path, _, flags = arguments
         # A descriptor was opened before; an import leaves what it compiled.
         harmless = isinstance(path, int) or path == os.devnull or "__pycache__" in str(path)
+        harmless = harmless or str(path).startswith(tuple(_writable))
         if isinstance(flags, int) and flags & _WRITES and not harmless:
             raise escape(f"{path!r} was opened for writing; take seatrial.env.Files, and give it a simulated disk")
+
+
+def allow_writing(prefix: str) -> None:
+    """Let simulated code write files whose path begins so: what a test keeps for itself, of which no node knows."""
+    _writable.append(prefix)
+
+
+_writable: Final[list[str]] = []
 
 
 def _patched(module: Any, name: str, simulated: Callable[..., Any]) -> None:
@@ -135,7 +199,7 @@ def _patched(module: Any, name: str, simulated: Callable[..., Any]) -> None:
 
     dispatch.__name__ = dispatch.__qualname__ = name
     dispatch.__doc__ = real.__doc__
-    setattr(module, name, dispatch)
+    _patches.replace(module, name, dispatch)
 
 
 def _patch_sleep_and_threads() -> None:
@@ -165,6 +229,9 @@ def _patch_clocks() -> None:
             return isinstance(instance, real)
 
     class SimDatetime(datetime.datetime, metaclass=Kind):
+        def __new__(cls, *fields: Any, **named: Any) -> Any:  # what outlives the run is of the real type
+            return real.__new__(real if cls is SimDatetime else cls, *fields, **named)
+
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Any:
             host = current.host
@@ -175,7 +242,7 @@ def _patch_clocks() -> None:
             return cls.now(datetime.UTC).replace(tzinfo=None)
 
     SimDatetime.__name__ = SimDatetime.__qualname__ = "datetime"
-    datetime.datetime = SimDatetime  # type: ignore[misc]
+    _patches.replace(datetime, "datetime", SimDatetime)
 
 
 def _patch_broken_down(name: str) -> None:
@@ -189,8 +256,8 @@ def _patch_broken_down(name: str) -> None:
 
 
 def _patch_entropy() -> None:
-    _patched(os, "urandom", lambda host, count: host.entropy.bytes(count))
-    random._urandom = os.urandom  # type: ignore[attr-defined]
+    for module, name in ((os, "urandom"), (random, "_urandom")):
+        _patched(module, name, lambda host, count: host.entropy.bytes(count))
 
     class SimRandom(random.Random):
         """Without a seed, one of the host's own: CPython would ask the kernel, in C."""
@@ -200,7 +267,7 @@ def _patch_entropy() -> None:
             super().__init__(host.entropy.integer(0, 1 << 52) if seed is None and host is not None else seed)
 
     SimRandom.__name__ = SimRandom.__qualname__ = "Random"
-    random.Random = SimRandom  # type: ignore[assignment,misc]
+    _patches.replace(random, "Random", SimRandom)
 
 
 def _patch_random() -> None:
@@ -223,9 +290,9 @@ def _kill(host: SimHost, pid: int, number: int) -> None:
     host.signals.send(number)
 
 
-def seed_shared(seed: int) -> None:
-    """Seed the generator that the module `random` shares: some took its functions before they were patched."""
-    _shared.seed(seed)
+def shared_chance(seed: int) -> Any:
+    """A state of the generator that the module `random` shares: some took its functions before they were patched."""
+    return random.Random(seed).getstate()
 
 
 _shared: Final[random.Random] = random.random.__self__  # type: ignore[attr-defined]
