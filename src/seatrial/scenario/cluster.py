@@ -14,21 +14,32 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import fields
 from typing import Any
 
+from seatrial.checkers.base import Evidence
 from seatrial.cluster.cluster import STATUS_TIMEOUT_S, Cluster, LinkControl
+from seatrial.cluster.connectivity import Link
 from seatrial.cluster.drivers.base import NodeAddresses
-from seatrial.cluster.errors import NodeExited
+from seatrial.cluster.errors import ClusterError, NodeExited
 from seatrial.cluster.message_filters import FilterFault
 from seatrial.cluster.node_group import TERMINATE_TIMEOUT_S, ExitReport, NodeState
 from seatrial.cluster.status import NodeStatus
 from seatrial.env import Clock, Rng
+from seatrial.faults.base import Injection
 from seatrial.history import StatusSample
 from seatrial.scenario.errors import NotHere
 from seatrial.scenario.faults import FaultLog, RecordedLinks
+from seatrial.scenario.judging import demand_valid, judge
 from seatrial.scenario.key_value import KeyValue
 from seatrial.scenario.log import Log
+from seatrial.scenario.messages import Direction, by_rule, on_links
 from seatrial.scenario.patience import TIMEOUT_S
 from seatrial.scenario.records import HistoryHandle, Records
-from seatrial.scenario.surroundings import Environment, Surroundings
+from seatrial.scenario.surroundings import DAMAGES, Environment, Surroundings
+from seatrial.scenario.traffic import Traffic
+from seatrial.trial.conduct import endpoints_of
+from seatrial.workloads.base import Endpoint, Workload
+from seatrial.workloads.dialect import Dialect
+from seatrial.workloads.kafka_log import LogWorkload
+from seatrial.workloads.kv_register import KvWorkload
 
 DOWN = ("kill", "terminate", "power-failure")
 STATUS_FIELDS = tuple(field.name for field in fields(NodeStatus))
@@ -55,6 +66,7 @@ class ScenarioCluster(Cluster):
         self.kv = KeyValue(self, self.system, self.rng.child("kv"))
         self._faults = FaultLog(self.records, self.connected_majority)
         self._logs: dict[str, Log] = {}
+        self._traffics = self._damages = self._filters = 0  # so far; each draws from a stream of its own
         self._recorded_links: RecordedLinks | None = None
         self._last_status: dict[int, tuple[NodeStatus, ...]] = {}
 
@@ -68,6 +80,76 @@ class ScenarioCluster(Cluster):
         if made.partitions < partitions:
             raise ValueError(f"topic {topic} has {made.partitions} partitions here already: name them the first time")
         return made
+
+    def traffic(
+        self, *, kv: bool | Workload = True, log: bool | Workload = False, rate: float = 50.0
+    ) -> AbstractAsyncContextManager[Traffic]:
+        """Workloads in the background, from entering to leaving: `async with cluster.traffic(log=True) as traffic`.
+
+        kv, log: whether, or which workload.  rate: operations a second of each.
+        """
+        self._traffics += 1
+        rng = self.rng.child(f"traffic {self._traffics}")
+        name = f"traffic-{self._traffics}"
+        workloads: list[Workload] = []
+        if kv:
+            workloads.append(kv if not isinstance(kv, bool) else self._kv_workload(f"{name}.", rate))
+        if log:
+            workloads.append(log if not isinstance(log, bool) else self._log_workload(name, rate))
+        return Traffic(workloads, (f"{name}.", f"{name}/"), self.endpoints(), self.records, rng).running()
+
+    def _kv_workload(self, prefix: str, rate: float) -> Workload:
+        dialect = {"own": Dialect.SEATRIAL, "etcd": Dialect.ETCD}.get(self.system)
+        open_http = self._surroundings.open_load_http
+        return KvWorkload(clients=4, rate=rate, per_key=150, prefix=prefix, dialect=dialect, open_http=open_http)
+
+    def _log_workload(self, topic: str, rate: float) -> Workload:
+        return LogWorkload(
+            topic=topic,
+            partitions=2,
+            replication=len(self.nodes),
+            appenders=3,
+            pollers=2,
+            rate=rate,
+            threads=False,
+        )
+
+    def endpoints(self) -> list[Endpoint]:
+        """Where clients reach each node."""
+        return endpoints_of(self)
+
+    # -- judging
+
+    def check(self, *names: str) -> None:
+        """Have checkers judge all that was recorded; those that fit, or those named (`judging.CHECKERS`).
+
+        Raises CheckFailed with the anomalies, or with what could not be judged: nothing is VALID that was not checked.
+        """
+        evidence = Evidence(
+            history=self.records.history,
+            faults=self.records.faults,
+            statuses=self.records.statuses,
+            nodes=self.nodes,
+            duration_ns=self.records.now_ns(),
+        )
+        verdicts = judge(evidence, names, atomic=self.driver.status_is_atomic)
+        self.records.verdicts += verdicts
+        demand_valid(verdicts)
+
+    async def verify(self, timeout: float = 2 * TIMEOUT_S) -> None:
+        """Wait until all nodes agree, read every key and every log, compare the replicas, and `check` it all.
+
+        Heal the cluster first.  Raises CheckFailed, DeadlineExceeded, Unavailable.
+        """
+        await self.wait_for_consensus(timeout)
+        for log in self._logs.values():
+            await log.read_everywhere(timeout=timeout)
+        for key in self.kv.keys:
+            await self.kv.get(key, timeout=timeout)
+        await self.wait_for_consensus(timeout)
+        await self.statuses(digest=True)
+        self.check()
+        self.check("replica-equality")
 
     # -- who and where
 
@@ -141,6 +223,8 @@ class ScenarioCluster(Cluster):
 
     async def wipe(self, node: int) -> None:
         await self._inner.wipe(node)
+        number = self._faults.inject("wipe", f"wipe node {node}", (node,))
+        self._faults.heal(number, "wipe", f"wipe node {node}", (node,), bit=True)
 
     async def power_failure(self, nodes: Collection[int] | None = None) -> None:
         """All of these nodes (None: every one) lose their power at once, and stay down: `start` or `start_all` them.
@@ -152,6 +236,39 @@ class ScenarioCluster(Cluster):
         await self._surroundings.power_failure(hit)
         for node in hit:
             self._faults.begin("power-failure", node)
+
+    # -- disks and clocks
+
+    def disk_full(self, node: int) -> AbstractAsyncContextManager[Injection]:
+        """No write to the node's disk succeeds, until this ends; then a node that gave up is started again."""
+        return self._faults.recorded("disk-full", self._surroundings.disk_full(node))
+
+    def slow_disk(self, node: int, delay_ms: float) -> AbstractAsyncContextManager[Injection]:
+        """Each sync of the node's disk takes so much longer."""
+        return self._faults.recorded("slow-disk", self._surroundings.slow_disk(node, delay_ms))
+
+    async def damage(self, node: int, kind: str) -> str:
+        """Damage what a node that is down has stored; says what was done.
+
+        kind: "torn-tail" (a write that stopped half-way; the node has to live with it), "truncate", "bit-flip" (the
+        node has to notice: it refuses to serve).
+        """
+        if kind not in DAMAGES:
+            raise ValueError(f"there is no damage {kind!r}; there is: {', '.join(DAMAGES)}")
+        if self.node_state(node).state != "down":
+            raise ClusterError(f"node {node} is {self.node_state(node).describe()}; kill it before damaging its data")
+        self._damages += 1
+        what = await self._surroundings.damage(node, kind, self.rng.child(f"damage {self._damages}"))
+        number = self._faults.inject("damage", f"{kind} of node {node}: {what}", (node,))
+        self._faults.heal(number, "damage", f"{kind} of node {node}", (node,), bit=True)
+        return what
+
+    def clock_skew(
+        self, node: int, *, offset_ms: float = 0, drift_ppm: int = 0
+    ) -> AbstractAsyncContextManager[Injection]:
+        """The node's wall clock is off by so much, and its clocks run so much too fast (or slow), until this ends."""
+        context = self._surroundings.clock_skew(node, offset_ms=offset_ms, drift_ppm=drift_ppm)
+        return self._faults.recorded("clock-skew", context)
 
     # -- links and messages
 
@@ -174,6 +291,42 @@ class ScenarioCluster(Cluster):
         if not self.driver.test_hooks:
             raise NotHere(f"the nodes of {self.system} do not filter messages: it takes system own")
         return self._inner.filtered(nodes, requests)
+
+    def messages(
+        self,
+        rule: str,
+        *,
+        at: int | Collection[int],
+        value: float = 0,
+        direction: Direction = "both",
+        group: str | None = None,
+    ) -> AbstractAsyncContextManager[Injection]:
+        """Drop, delay, hold, repeat or rewrite single Raft messages at these nodes, by a rule's name: "drop-votes",
+        "delay-appends", "duplicate-messages", …; `docs/reference/` has all of them, and what `value` means to each.
+
+        direction: what the nodes send ("out"), what is sent to them ("in"), or both.  group: one Raft group's alone.
+        """
+        nodes = sorted({at} if isinstance(at, int) else set(at))
+        context = by_rule(self, rule, at=nodes, value=value, direction=direction, group=group, rng=self._filter_rng())
+        return self._faults.recorded("messages", context)
+
+    def loss(self, links: Sequence[Link], probability: float) -> AbstractAsyncContextManager[Injection]:
+        """Raft messages on these links vanish, each with this probability."""
+        return self._faults.recorded("loss", on_links(self, "lose-messages", links, probability, self._filter_rng()))
+
+    def reorder(self, links: Sequence[Link], most_ms: float = 100) -> AbstractAsyncContextManager[Injection]:
+        """Each Raft message on these links is late by a time of its own, so that they overtake each other."""
+        context = on_links(self, "reorder-messages", links, most_ms * 1000, self._filter_rng())
+        return self._faults.recorded("reorder", context)
+
+    def duplicate(self, links: Sequence[Link], probability: float = 0.5) -> AbstractAsyncContextManager[Injection]:
+        """Raft messages on these links arrive twice, each with this probability."""
+        context = on_links(self, "duplicate-messages", links, probability, self._filter_rng())
+        return self._faults.recorded("duplicate", context)
+
+    def _filter_rng(self) -> Rng:
+        self._filters += 1
+        return self.rng.child(f"filter {self._filters}")
 
     # -- what the nodes say
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from seatrial.cluster.cluster import LinkControl
 from seatrial.cluster.connectivity import Cuts, Link
 from seatrial.cluster.links import LinkFault
+from seatrial.faults.base import Injection
 from seatrial.history import FaultEvent
 from seatrial.scenario.records import Records
 
@@ -40,7 +42,7 @@ class FaultLog:
         """bit, evidence: as in `FaultEvent`."""
         self._note("heal", number, fault, description=description, targets=tuple(targets), **evidence)
 
-    def begin(self, fault: str, node: int, *, evidence: Mapping[str, Any] | None = None) -> None:
+    def begin(self, fault: str, node: int) -> None:
         """Something that lasts until `end`; nothing where it lasts already."""
         if (fault, node) not in self._open:
             self._open[fault, node] = self.inject(fault, f"{fault} node {node}", (node,))
@@ -57,6 +59,26 @@ class FaultLog:
             time_ns=self._records.now_ns(), type=type, id=number, fault=fault, majority=self._majority(), **fields
         )
         self._records.faults.append(event)
+
+    @contextlib.asynccontextmanager
+    async def recorded(self, fault: str, context: AbstractAsyncContextManager[Injection]) -> AsyncIterator[Injection]:
+        """The context of a fault, written down."""
+        injection: Injection | None = None
+        number = 0
+        try:
+            async with context as injection:
+                number = self.inject(fault, injection.description, injection.targets)
+                yield injection
+        finally:
+            if injection is not None:
+                self.heal(
+                    number,
+                    fault,
+                    injection.description,
+                    injection.targets,
+                    bit=injection.bit,
+                    evidence=injection.evidence,
+                )
 
 
 class RecordedLinks:

@@ -84,6 +84,7 @@ class KeyValue:
         self._via = via
         self._one_client = one_client
         self._idle: list[_Client] = []
+        self._keys: dict[str, None] = {}
         self._clients: list[_Client] = []
         self._sessions: list[KeyValue] = []
 
@@ -92,8 +93,14 @@ class KeyValue:
         read-your-writes and monotonic reads.  via: the node it speaks to, where an operation names none."""
         rng = self._rng.child(f"session {len(self._sessions)}")
         made = KeyValue(self._plant, self._system, rng, via=via, one_client=True)
+        made._keys = self._keys
         self._sessions.append(made)
         return made
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key that a test of this store, or of a session of it, has named."""
+        return tuple(self._keys)
 
     async def put(
         self, key: str, value: Json, *, via: int | None = None, timeout: float = TIMEOUT_S, retries: bool = True
@@ -208,6 +215,7 @@ class KeyValue:
     ) -> T:
         """again: an attempt whose outcome is unknown may be repeated.  answer: what the history says was answered."""
         recorder = self._plant.records.recorder
+        self._keys[request.key or ""] = None
         recorder.invoke(client.number, request)
         completion = CUT_OFF
         try:

@@ -6,6 +6,7 @@ Knows nothing of pytest.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,12 +69,14 @@ class LocalSurroundings:
     def open_http(self) -> httpx.AsyncClient:
         return open_client(HTTP_ANSWER_S)
 
+    def open_load_http(self) -> httpx.AsyncClient:
+        return open_client()
+
     def log_tail(self, node: int, lines: int) -> str:
         return "\n".join(self._cluster.log_tail(node).splitlines()[-lines:])
 
     async def power_failure(self, nodes: Sequence[int]) -> None:
-        for node in nodes:
-            await self._cluster.kill(node)
+        await asyncio.gather(*(self._cluster.kill(node) for node in nodes))
 
     # -- what processes of this machine cannot be made to suffer
 

@@ -78,6 +78,8 @@ class Simulation:
         except BaseException:
             await self.cluster.look()
             raise
+        finally:
+            await self.cluster.close()
 
 
 def simulated(
@@ -108,6 +110,9 @@ class SimulatedSurroundings:
 
     def open_http(self) -> LeanHttp:
         return LeanHttp(answer_s=HTTP_ANSWER_S)
+
+    def open_load_http(self) -> LeanHttp:
+        return LeanHttp()
 
     def log_tail(self, node: int, lines: int) -> str:
         return "\n".join(self._server(node).last_log(lines))

@@ -32,6 +32,9 @@ class Surroundings(Protocol):
     def open_http(self) -> Any:
         """A new HTTP client: httpx's, or one that answers and raises as it does."""
 
+    def open_load_http(self) -> Any:
+        """As `open_http`, for the workloads' clients: it waits for an answer as long as they are used to."""
+
     def log_tail(self, node: int, lines: int) -> str:
         """The end of what the node wrote to its log."""
 

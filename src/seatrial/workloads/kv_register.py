@@ -28,6 +28,7 @@ class KvWorkload:
     """Registers behind HTTP; which client is used is found out at set-up.
 
     `open_http` opens the HTTP client of our own API's clients: httpx's, or one that answers and raises as it does.
+    `prefix`: of its keys.  `dialect`: what the nodes speak, where that is known; else they are asked.
     """
 
     name = "kv"
@@ -40,20 +41,25 @@ class KvWorkload:
         active: int = 5,
         per_key: int = 300,
         open_http: Callable[[], Any] = open_client,
+        prefix: str = PREFIX,
+        dialect: Dialect | None = None,
     ) -> None:
         self.clients = clients
         self.rate = rate
         self._active = active
         self._per_key = per_key
         self._open_http = open_http
-        self._dialect: Dialect | None = None
+        self._prefix = prefix
+        self._dialect = dialect
         self._generator: RegisterGenerator | None = None
 
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
-        self._dialect = await find_dialect(with_http(endpoints, self.name), timeout=timeout)
+        speaking = with_http(endpoints, self.name)
+        if self._dialect is None:
+            self._dialect = await find_dialect(speaking, timeout=timeout)
 
     def generator(self, rng: Rng) -> Generator:
-        self._generator = RegisterGenerator(rng, prefix=PREFIX, active=self._active, per_key=self._per_key)
+        self._generator = RegisterGenerator(rng, prefix=self._prefix, active=self._active, per_key=self._per_key)
         return self._generator
 
     def client(self, endpoints: Sequence[Endpoint], number: int, rng: Rng) -> Client:
@@ -69,4 +75,4 @@ class KvWorkload:
         return [Request(f="read", key=key, node=node) for key in keys for node in nodes]
 
     def checkers(self) -> Sequence[Checker]:
-        return (ScopedChecker(Linearizability(), self.name, PREFIX),)
+        return (ScopedChecker(Linearizability(), self.name, self._prefix),)
