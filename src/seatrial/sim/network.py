@@ -24,7 +24,7 @@ from weakref import ReferenceType, ref
 import msgspec
 
 from seatrial.sim.case import Network
-from seatrial.sim.escape import current, install, seed_shared
+from seatrial.sim.escape import current, inside, shared_chance
 from seatrial.sim.hosts import SimHost
 from seatrial.sim.links import Link
 from seatrial.sim.loop import SimLoop
@@ -45,8 +45,7 @@ class SimNetwork:
     """
 
     def __init__(self, world: World, settings: Network | None = None, *, trace: Trace | None = None) -> None:
-        install()
-        seed_shared(world.stream("random").integer(0, 1 << 52))
+        world.shared_chance = shared_chance(world.stream("random").integer(0, 1 << 52))
         self.world = world
         self.settings = settings or Network()
         self.trace = trace or Trace()
@@ -195,7 +194,8 @@ def run(world: World, until_us: int, *, until: asyncio.Future[Any] | None = None
     gc.disable()
     sys.set_asyncgen_hooks(firstiter=_generators.begun, finalizer=_generators.dropped)
     try:
-        world.run(until_us)
+        with inside(world):
+            world.run(until_us)
     finally:
         sys.set_asyncgen_hooks(*hooks)
         if collecting:

@@ -28,9 +28,10 @@ class World:
     now_us: the time of the event that runs.  events: how many ran.  events_max: then `run` raises EventStorm.
     queue, sequence: a heap of (time, number in the order of asking, callback, argument), and the last number; `at` does
     what is needed, and only what sends every message of a simulation does it in place.
+    shared_chance: of programs that use the generator of Python's module `random`: its state while the world stands.
     """
 
-    __slots__ = ("_streams", "events", "events_max", "halted", "now_us", "queue", "seed", "sequence")
+    __slots__ = ("_streams", "events", "events_max", "halted", "now_us", "queue", "seed", "sequence", "shared_chance")
 
     def __init__(self, seed: int, *, events_max: int = EVENTS_MAX) -> None:
         self.seed = seed
@@ -40,6 +41,7 @@ class World:
         self.halted = False
         self.queue: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self.sequence = 0
+        self.shared_chance: Any = None
         self._streams: dict[str, Rng] = {}
 
     def stream(self, name: str) -> Rng:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import datetime
 import os
+import pickle
 import random
 import secrets
 import signal
@@ -21,8 +22,10 @@ from typing import Any
 
 import pytest
 
-from seatrial.sim import Network, SimEscape, SimNetwork, World, run
+from seatrial.sim import Network, SimEscape, SimNetwork, World, run, simulate
 from seatrial.sim.clocks import WALL_EPOCH_MS
+
+taken_early = random.random
 
 
 def _start_in_pool() -> None:
@@ -189,11 +192,68 @@ def test_names_are_known_and_unknown_ones_are_refused(pair: Any) -> None:
         pair.run(look_up("nobody"))
 
 
-def test_dates_made_before_are_still_dates() -> None:
-    SimNetwork(World(1))
-    assert isinstance(datetime.datetime.now(), datetime.datetime)
-    assert isinstance(datetime.datetime(2026, 1, 1), datetime.datetime)
-    assert isinstance(datetime.datetime.fromtimestamp(0, datetime.UTC), datetime.date)
+def test_dates_are_dates_whether_made_before_within_or_after(pair: Any) -> None:
+    before = datetime.datetime.now()
+
+    async def program() -> list[datetime.datetime]:
+        own = type("Own", (datetime.datetime,), {})
+        assert type(own(2026, 1, 1)) is own
+        made = [datetime.datetime.now(), datetime.datetime(2026, 1, 1), datetime.datetime.fromisoformat("2026-01-01")]
+        assert all(isinstance(date, datetime.datetime) for date in [before, *made])
+        return made
+
+    made = pair.run(program())
+    assert {type(date) for date in made} == {datetime.datetime}
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
+def everything_patched() -> dict[str, Any]:
+    return {
+        f"{module.__name__}.{name}": value
+        for module in (time, random, os, datetime, signal, threading, uuid, socket, threading.Thread)
+        for name, value in vars(module).items()
+    }
+
+
+@pytest.mark.parametrize("ends", ["well", "by leaving the simulation", "by an error"])
+def test_a_run_leaves_the_process_as_it_was(ends: str) -> None:
+    async def main(network: SimNetwork) -> None:
+        program = asyncio.get_running_loop().create_task(_clocks())
+        await program
+        random.random()
+        if ends == "by leaving the simulation":
+            time.sleep(1)  # noqa: ASYNC251
+        assert ends == "well", "an error"
+
+    before, chance = everything_patched(), random.getstate()
+    if ends == "well":
+        simulate(main, seed=1)
+    else:
+        with pytest.raises((SimEscape, AssertionError)):
+            simulate(main, seed=1)
+    after = everything_patched()
+    assert [name for name in before if after[name] is not before[name]] == []
+    assert random.getstate() == chance
+
+
+def test_programs_that_took_the_functions_of_random_before_go_on_where_their_world_stood() -> None:
+    def drawn(*pauses: int) -> list[float]:
+        world = World(3)
+        host, found = SimNetwork(world).add_host("h"), list[float]()
+
+        async def program() -> None:
+            for _ in range(5):
+                found.append(taken_early())
+                await asyncio.sleep(1)
+
+        host.spawn(program())
+        for pause_us in (*pauses, 10_000_000):
+            run(world, pause_us)
+            random.random()  # the process's own, which is none of the world's business
+        return found
+
+    assert len(set(drawn())) == 5
+    assert drawn(500_000, 2_500_000) == drawn()
 
 
 def test_two_hosts_cannot_have_one_name() -> None:
