@@ -43,6 +43,16 @@ async def filters_of(cluster: Cluster, node: int) -> list[Any]:
     return told
 
 
+async def until_counted(cluster: Cluster, node: int) -> int:
+    """How many messages the node's filters have delayed, once it is any."""
+    deadline = time.monotonic() + 10
+    while True:
+        count = sum(int(one["counters"].get("delayed", 0)) for one in await filters_of(cluster, node))
+        if count:
+            return count
+        assert time.monotonic() < deadline, "no message was delayed"
+
+
 def test_plans_name_only_rules_that_the_server_has_and_numbers_that_it_takes() -> None:
     for name, least, most in MESSAGE_RULES:
         rule = RULES[name]
@@ -79,15 +89,34 @@ def test_a_plan_of_message_faults_bites_on_every_node_and_leaves_no_filter() -> 
 
 
 @pytest.mark.slow
-def test_filters_go_with_the_process_and_the_evidence_says_so() -> None:
+def test_filters_are_attached_again_when_their_node_is_back_and_counted_over_its_lives() -> None:
     async def scenario(cluster: Cluster) -> None:
-        fault = Messages(rule="drop-appends")
         injection: Injection
+        fault = Messages(rule="delay-messages", value=1_000)
         async with fault.injected(cluster, Rng(1), (2,)) as injection:
+            await until_counted(cluster, 2)
             await cluster.kill(2)
             await cluster.start(2)
-        assert injection.evidence["lost"] == ["node 2: HTTP status 404"] * 2
-        assert injection.bit is False
+            assert len(await filters_of(cluster, 2)) == 2
+            second = await until_counted(cluster, 2)
+        evidence = injection.evidence or {}
+        assert "lost" not in evidence
+        assert evidence["delayed"] > second > 0
+        assert injection.bit is True
+        assert await filters_of(cluster, 2) == []
+
+    with_cluster(scenario)
+
+
+@pytest.mark.slow
+def test_what_a_frozen_node_had_counted_goes_with_its_process_and_the_evidence_says_so() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        async with Messages(rule="drop-appends").injected(cluster, Rng(1), (2,)) as injection:
+            await cluster.pause(2)
+            await cluster.kill(2)
+            await cluster.start(2)
+            assert len(await filters_of(cluster, 2)) == 2
+        assert injection.evidence["lost"] == ["node 2: its process ended before it was asked what it had counted"]
 
     with_cluster(scenario)
 

@@ -143,13 +143,24 @@ def test_a_wait_that_is_in_vain_says_what_it_last_saw(simulate: Simulate) -> Non
     simulate(scenario)
 
 
-def test_filters_go_with_the_process_and_the_evidence_says_so(simulate: Simulate) -> None:
+def test_filters_are_attached_again_when_their_node_is_back_and_counted_over_its_lives(simulate: Simulate) -> None:
     async def scenario(cluster: SimulatedCluster) -> None:
-        async with Messages(rule="drop-appends", direction="in").injected(cluster, Rng(1), (2,)) as injection:
+        async with Messages(rule="drop-heartbeats", direction="in").injected(cluster, Rng(1), (2,)) as of_one_life:
+            await asyncio.sleep(1)
+        await cluster.wait_for_consensus(20)
+        async with Messages(rule="drop-heartbeats", direction="in").injected(cluster, Rng(1), (2,)) as of_two:
+            await asyncio.sleep(1)
             await cluster.kill(2)
             await cluster.start(2)
-        assert injection.bit is False
-        assert "no filter" in injection.evidence["lost"][0]
+            await asyncio.sleep(1)
+            within = of_two
+        assert "lost" not in within.evidence
+        assert of_one_life.bit and of_two.bit
+        assert within.evidence["dropped"] > 1.5 * of_one_life.evidence["dropped"]
+        async with cluster.filtered([2], [{"rule": "drop-heartbeats"}]) as fault:
+            await cluster.kill(2)
+        assert fault.lost == [] and 2 in fault.by_node  # a dead node's counters are still there to be read
+        await cluster.start(2)
 
     simulate(scenario)
 

@@ -5,6 +5,7 @@ Rule: as in `nodes` and `cluster`.  Knows nothing of how the processes and proxi
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from seatrial.cluster.cluster import Cluster
 from seatrial.cluster.drivers.base import Driver, NodePlace
 from seatrial.cluster.links import Links
-from seatrial.cluster.message_filters import FilterFault, filtered
+from seatrial.cluster.message_filters import FilterFault, NodeFilters, filtered
+from seatrial.cluster.node_group import ExitReport
 from seatrial.cluster.nodes import Nodes
 from seatrial.cluster.spec import ClusterSpec
 from seatrial.cluster.status import NodeStatus
@@ -27,6 +29,7 @@ class ProcessCluster(Nodes, Cluster):
         Cluster.__init__(self)
         self.spec = spec
         self._proxies: Links | None = None
+        self._filters: list[NodeFilters] = []  # of the faults under way
 
     def attach(self, links: Links) -> None:
         """The proxies are up: from now on network faults can be carried out."""
@@ -37,7 +40,18 @@ class ProcessCluster(Nodes, Cluster):
     ) -> AbstractAsyncContextManager[FilterFault]:
         """Filter messages on these nodes, each by these requests (the bodies that `--test-hooks` takes)."""
         urls = {node: self.addresses(node).http or "" for node in nodes}
-        return filtered(self._http, urls, requests)
+        return filtered(NodeFilters(self._http, urls, requests), self._filters)
+
+    async def start(self, node: int, timeout: float | None = None) -> None:
+        await super().start(node, timeout)
+        for filters in list(self._filters):
+            await filters.started(node)
+
+    async def _end(self, node: int, number: signal.Signals, timeout: float) -> ExitReport:
+        if self.node_state(node).state == "running":
+            for filters in list(self._filters):
+                await filters.ending(node)
+        return await super()._end(node, number, timeout)
 
     async def _ask(self, node: int, *, digest: bool) -> tuple[NodeStatus, ...]:
         return await self.driver.status(self._node(node).place, self._http, digest=digest)

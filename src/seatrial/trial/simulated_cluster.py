@@ -191,28 +191,41 @@ class SimulatedCluster(Cluster):
     @contextlib.asynccontextmanager
     async def filtered(self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]) -> AsyncIterator[FilterFault]:
         fault = FilterFault()
-        attached: list[tuple[int, int]] = []
+        bodies = [msgspec.json.encode(request) for request in requests]
+        attached: list[tuple[int, Any, int]] = []  # of every life that a node has meanwhile
+
+        def attach(number: int, node: Any) -> None:
+            for body in bodies:
+                attached.append((number, node, node.hooks.attach(body)["id"]))
+
+        again = {number: partial(attach, number) for number in nodes}
         try:
-            for node in nodes:
-                for request in requests:
-                    told = await self._as_node(node, partial(_attach, msgspec.json.encode(request)))
-                    attached.append((node, told["id"]))
+            for number in nodes:
+                await self._as_node(number, again[number])
+                self._server(number).born.append(again[number])
             yield fault
         finally:
+            for number in nodes:
+                if again[number] in self._server(number).born:
+                    self._server(number).born.remove(again[number])
             await to_the_end(self._detach(attached, fault))
 
-    async def _detach(self, attached: Sequence[tuple[int, int]], fault: FilterFault) -> None:
-        for node, number in attached:
+    async def _detach(self, attached: Sequence[tuple[int, Any, int]], fault: FilterFault) -> None:
+        for number, node, filter_number in attached:
+            if self._server(number).node is not node:  # of a life that is over: its counters are still to be read
+                fault.count(number, _counters(node, filter_number))
+                continue
             try:
-                told = await self._as_node(node, partial(_detach, number))
-                fault.count(node, told["counters"])
-            except ClusterError as error:  # it was started anew, and its filters went with its process
+                told = await self._as_node(number, partial(_detach, filter_number))
+                fault.count(number, told["counters"])
+            except ClusterError as error:
                 fault.lost.append(str(error))
 
 
-def _attach(request: bytes, node: Any) -> dict[str, Any]:
-    told: dict[str, Any] = node.hooks.attach(request)
-    return told
+def _counters(node: Any, number: int) -> Mapping[str, int]:
+    told: list[dict[str, Any]] = node.hooks.told()["filters"]
+    counters: Mapping[str, int] = next(one for one in told if one["id"] == number)["counters"]
+    return counters
 
 
 def _detach(number: int, node: Any) -> dict[str, Any]:

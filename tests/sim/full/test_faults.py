@@ -136,3 +136,15 @@ def test_damage_beyond_the_budget_is_told(make_case: MakeCase, make_fault: MakeF
     faults = [make_fault("wipe", 1.2, 0.2, nodes=(1, 2))]
     outcome = run_case(make_case(*faults, seconds=1.6, load=Load(rate=10.0, kafka_rate=5.0)))
     assert "liveness" in [violation.name for violation in outcome.violations]
+
+
+@pytest.mark.slow
+def test_a_message_filter_is_attached_to_nodes_that_start_while_it_lasts(
+    make_case: MakeCase, make_fault: MakeFault
+) -> None:
+    down = make_fault("crash", 0.5, 0.5, nodes=(1, 2, 3), mode="kill")
+    filtered = make_fault("filter", 0.7, 1.3, links=ALL_LINKS, mode="delay-messages", value=2_000)
+    over_before_they_start = make_fault("filter", 0.7, 0.2, links=ALL_LINKS, mode="delay-messages", value=2_000)
+    outcome = run_case(make_case(down, filtered, over_before_they_start))
+    assert outcome.violations == ()
+    assert outcome.bit["filter"] == (2, 1)

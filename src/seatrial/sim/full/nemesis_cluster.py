@@ -6,6 +6,7 @@ Knows nothing of the network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -49,8 +50,9 @@ def _snapshot(cluster: Cluster, fault: Fault) -> Carried:
 
 
 def _filter(cluster: Cluster, fault: Fault) -> Carried:
-    """On the sending side of each link; a node that starts anew has none."""
+    """On the sending side of each link, in this life of its node and in those that begin while it lasts."""
     attached: list[tuple[int, Node, ActiveFilter]] = []
+    told: list[tuple[int, Callable[[Node], None]]] = []
 
     def attach(node: Node, *, source: int, target: int) -> None:
         described = named(
@@ -63,9 +65,14 @@ def _filter(cluster: Cluster, fault: Fault) -> Carried:
         attached.append((source, node, node.transport.filters.attach(described)))
 
     for source, target in fault.links:
-        cluster.nodes[source].ask(partial(attach, source=source, target=target))
+        again = partial(attach, source=source, target=target)
+        cluster.nodes[source].ask(again)
+        cluster.nodes[source].born.append(again)
+        told.append((source, again))
 
     def end() -> None:
+        for source, again in told:
+            cluster.nodes[source].born.remove(again)
         for source, node, active in attached:
             if cluster.nodes[source].node is node:
                 cluster.nodes[source].ask(partial(_remove, active))

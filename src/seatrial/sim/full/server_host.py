@@ -50,7 +50,7 @@ class ServerHost:
     slot: which machine it is, from 1; node_id: what its server calls itself, which is the same until its disk was
     wiped.  join: None for a founder of the cluster, which every node is that is no spare; else as in `ServerConfig`.
     exits: how each life that ended by itself ended: the time in µs and the reason.  holds: the process stays down while
-    there is any.
+    there is any.  born: told of each new life, before it opens its groups.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class ServerHost:
         self.disk = SimDisk(world, str(node_id), case.disk)
         self.node: Node | None = None
         self.exits: list[tuple[int, StartError]] = []
+        self.born: list[Callable[[Node], None]] = []
         self.log: deque[str] = deque(maxlen=LOG_LINES_MAX)
         self.holds = 0
         self.starts = 0
@@ -211,6 +212,8 @@ class ServerHost:
                 on_fatal=self._exited,
             )
             self._observer.attach(self.node_id, node, self.at_point)
+            for told in self.born:
+                told(node)
             self.node = node
             await node.start()
         except StartError as error:
