@@ -45,7 +45,7 @@ class Heard:
 
 
 class QuietGroups:
-    """Both sides of it, for one host."""
+    """Both sides of it, for one host.  groups_min, idle_beats: as the constants; a simulation makes them smaller."""
 
     def __init__(
         self,
@@ -61,6 +61,8 @@ class QuietGroups:
         self._replicas = replicas
         self._send = send
         self._fresh_us = election_timeout_us
+        self.groups_min = GROUPS_MIN
+        self.idle_beats = IDLE_BEATS
         self._led: dict[GroupId, Replica] = {}  # quiet groups that this node leads
         self._epoch = 0
         self._listed_epoch = -1
@@ -76,7 +78,7 @@ class QuietGroups:
 
     def may_rest(self, replica: Replica) -> bool:
         """Asked when a leader's heartbeat is due: whether the beat of the host stands for it from now on."""
-        if len(self._replicas) < GROUPS_MIN or replica.idle_beats < IDLE_BEATS:
+        if len(self._replicas) < self.groups_min or replica.idle_beats < self.idle_beats:
             return False
         status = replica.status()
         if status.commit_index != status.last_index or status.pending_reads or status.transfer_to is not None:

@@ -81,6 +81,8 @@ class Raft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     snapshot_entries: int = 200  # a snapshot is made after so many applied entries
     keep_entries: int = 50  # of the log, behind a snapshot
     snapshot_chunk_bytes: int = 4_096
+    quiet_groups: int = 64  # idle groups fall quiet on a node that has so many (full; see `server.quiet`)
+    quiet_beats: int = 20  # and idle is a group that had nothing to do for so many heartbeats
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -35,6 +35,7 @@ PACE: Final[dict[Level, tuple[float, float]]] = {"core": (0.2, 8.0), "full": (0.
 HEARTBEAT_US_MIN: Final[dict[Level, int]] = {"core": 1, "full": 30_000}
 LASTING: Final = (0.1, 4.0)  # election timeouts: (least, most)
 FAULTS_MAX: Final = 400
+RESTING: Final = 0.15  # share of full cases in which idle groups fall quiet, although a case has few of them
 QUIET: Final = 0.02  # share of cases without any fault: the fast path deserves a search too
 # How likely it is that a seed has a kind at all; the rest have the last.
 OFTEN: Final = {"cut": 0.6, "crash": 0.7, "pause": 0.5, "membership": 0.4, "filter": 0.25}
@@ -183,6 +184,8 @@ def _disk(rng: Rng) -> Disk:
 def _raft(rng: Rng, level: Level) -> Raft:
     election_us = round(log_uniform(rng, 100_000, 1_000_000))
     check_quorum = rng.chance(0.85)
+    resting = rng.child("resting")
+    rests = level == "full" and resting.chance(RESTING)
     return Raft(
         election_timeout_us=election_us,
         heartbeat_us=max(round(election_us / rng.uniform(3, 12)), HEARTBEAT_US_MIN[level]),
@@ -195,6 +198,8 @@ def _raft(rng: Rng, level: Level) -> Raft:
         snapshot_entries=round(log_uniform(rng, 5, 1_000)),
         keep_entries=round(log_uniform(rng, 1, 200)),
         snapshot_chunk_bytes=round(log_uniform(rng, 256, 64 << 10)),
+        quiet_groups=1 if rests else Raft().quiet_groups,
+        quiet_beats=resting.integer(1, 8) if rests else Raft().quiet_beats,
     )
 
 

@@ -75,11 +75,16 @@ class FakeReplica:
         self.node, self.machine, self.storage = FakeRaft(), machine, FakeStorage(hard_state)
 
 
+class FakeQuiet:
+    groups_min = idle_beats = 0
+
+
 class FakeMultiRaft:
     """Opens fake replicas; what the observer wraps is called through it, as the server calls it."""
 
     def __init__(self, hard_state: Any) -> None:
         self._raft = RaftConfig(node_id=NodeId(1))
+        self._quiet = FakeQuiet()
         self.hard_state = hard_state
         self.options: ReplicaOptions | None = None
         self.sent: list[Any] = []

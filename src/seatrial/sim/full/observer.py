@@ -116,6 +116,7 @@ class Observer:
         multiraft, raft = node.multiraft, self._case.raft
         opened, role_changed = multiraft.open, multiraft.role_changed
         multiraft._raft = self._with_settings(multiraft._raft)
+        multiraft._quiet.groups_min, multiraft._quiet.idle_beats = raft.quiet_groups, raft.quiet_beats
 
         def open_observed(
             group: GroupId, name: str, machine: Machine, voters: Sequence[NodeId], options: ReplicaOptions, **named: Any
