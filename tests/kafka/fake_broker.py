@@ -10,6 +10,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from fake_groups import FakeGroups
+
 from seatrial.kafka.apis import APIS, ApiKey
 from seatrial.kafka.backend import (
     Backend,
@@ -179,6 +181,7 @@ class FakeBroker:
         self.partitions: dict[tuple[str, int], FakePartition] = {}
         self._index = 0
         self._ids = 0
+        self._groups: FakeGroups | None = None
         self.apply(SetClusterId("test"))
         for node in (1, 2, 3):
             self.apply(RegisterNode(node, f"raft{node}:1", f"kafka{node}", 9090 + node, f"http{node}:1", f"rack{node}"))
@@ -205,6 +208,12 @@ class FakeBroker:
         renamed = {key.replace("_", "."): value for key, value in configs.items()}
         self.apply(CreateTopic(name, ((1, 2, 3),) * partitions, renamed))
         return self.partitions[name, 0]
+
+    @property
+    def groups(self) -> FakeGroups:
+        if self._groups is None:
+            self._groups = FakeGroups(self.metadata)  # needs the event loop that the request runs in
+        return self._groups
 
     def alive_nodes(self) -> Sequence[int]:
         return self.alive

@@ -150,38 +150,6 @@ def test_a_topic_that_cannot_be_created_by_asking_yet_is_to_be_asked_for_again()
     assert topic.error_code == ErrorCode.LEADER_NOT_AVAILABLE
 
 
-@pytest.mark.parametrize("version", range(7))
-def test_the_controller_coordinates_every_group(version: int) -> None:
-    broker = FakeBroker()
-    broker.controller_id = 2
-    response = ask(broker, ApiKey.FIND_COORDINATOR, version, key="g", coordinator_keys=["g", "h"])
-    found = response.coordinators if version >= 4 else [response]
-    assert [(c.error_code, c.node_id, c.host, c.port) for c in found] == [(0, 2, "kafka2", 9092)] * len(found)
-    if version >= 4:
-        assert [c.key for c in found] == ["g", "h"]
-
-
-def test_without_a_controller_there_is_no_coordinator_for_now() -> None:
-    broker = FakeBroker()
-    broker.controller_id = -1
-    response = ask(broker, ApiKey.FIND_COORDINATOR, 3, key="g")
-    assert (response.error_code, response.node_id) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, -1)
-
-
-@pytest.mark.parametrize(
-    ("key_type", "error"),
-    [(1, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED), (9, ErrorCode.INVALID_REQUEST)],
-)
-def test_transactions_and_unknown_kinds_have_no_coordinator(key_type: int, error: ErrorCode) -> None:
-    for version in (1, 4):
-        response = ask(
-            FakeBroker(), ApiKey.FIND_COORDINATOR, version, key="x", key_type=key_type, coordinator_keys=["x"]
-        )
-        found = response.coordinators[0] if version >= 4 else response
-        assert found.error_code == error
-        assert found.error_message
-
-
 @pytest.mark.parametrize("version", range(6))
 def test_producer_ids_are_new_each_time(version: int) -> None:
     broker = FakeBroker()

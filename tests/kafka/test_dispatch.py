@@ -78,7 +78,7 @@ def test_a_client_software_name_that_kafka_refuses_is_refused() -> None:
 
 def test_an_unknown_api_closes_the_connection() -> None:
     assert "unknown API key 999" in reason_for_closing(request_frame(999, 0, b""))
-    assert "unknown API key 11" in reason_for_closing(request_frame(ApiKey.JOIN_GROUP, 0, b""))
+    assert "unknown API key 37" in reason_for_closing(request_frame(ApiKey.CREATE_PARTITIONS, 0, b""))
 
 
 @pytest.mark.parametrize("api", APIS.values(), ids=lambda api: api.message)

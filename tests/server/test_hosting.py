@@ -10,6 +10,7 @@ import pytest
 from group_cluster import eventually
 
 from seatrial.env import RealClock
+from seatrial.machines.groups import GroupsMachine
 from seatrial.machines.metadata import (
     FIRST_PARTITION_GROUP,
     AssignReplicas,
@@ -22,9 +23,11 @@ from seatrial.machines.metadata import (
 )
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import COMMAND, Entry
+from seatrial.server.groups.coordinator import Coordinator
 from seatrial.server.hosting import Hosting
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
+from seatrial.server.replica import Replica
 
 Run = Callable[..., None]
 pytestmark = pytest.mark.slow
@@ -55,6 +58,7 @@ class Scene:
             alive=lambda: [1, 2, 3],
             replica_gone=lambda topic, partition: self.gone.append(partition.target_index),
             predicts=False,
+            make_coordinator=no_coordinator,
         )
         return self.hosting
 
@@ -78,6 +82,10 @@ class Scene:
 
     async def becomes(self, is_open: bool) -> None:
         await eventually(lambda: self.is_open == is_open, lambda: (self.hosting.partitions, self.metadata.topics))
+
+
+def no_coordinator(replica: Replica, machine: GroupsMachine) -> Coordinator:
+    raise AssertionError("there are no consumer groups in these tests")
 
 
 async def a_moment() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from seatrial.kafka.group_backend import GroupBackend
+from seatrial.kafka.group_messages import GroupLimits
 from seatrial.machines.metadata import MetadataMachine, MetadataResult
 from seatrial.machines.partition_log import AppendOutcome
 
@@ -152,6 +154,10 @@ class Backend(Protocol):
     def metadata(self) -> MetadataMachine:
         """To read only; it changes when entries are applied."""
 
+    @property
+    def groups(self) -> GroupBackend:
+        """Where consumer groups are."""
+
     def alive_nodes(self) -> Sequence[int]:
         """Ids of the nodes that are thought to be up, this one included; sorted."""
 
@@ -173,6 +179,22 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """How consumer groups are kept.
+
+    `coordinators`: how many shards they are divided into, each with a Raft group and a coordinator of its own; it
+    counts when the first group is asked for.  One a node of a small cluster shares the work out, and an idle Raft
+    group costs 0.04 % of a core.
+    `offsets_retention_ms`: how long after its last member left a group's offsets are kept.
+    """
+
+    coordinators: int = 3
+    limits: GroupLimits = field(default_factory=GroupLimits)
+    offset_metadata_max_bytes: int = 4096
+    offsets_retention_ms: int = 7 * 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """How this broker answers; the same for all its connections."""
 
@@ -184,3 +206,4 @@ class BrokerSettings:
     fetch_max_bytes: int = 55 << 20  # of one Fetch response, as Kafka's fetch.max.bytes
     fetch_from_followers: bool = True  # KIP-392
     metadata_timeout_ms: int = 15_000  # for a command of ours, where the client names no timeout
+    groups: GroupSettings = field(default_factory=GroupSettings)

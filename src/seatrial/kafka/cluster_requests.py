@@ -1,4 +1,4 @@
-"""Requests about the cluster itself: Metadata, FindCoordinator, InitProducerId, DescribeConfigs.
+"""Requests about the cluster itself: Metadata, InitProducerId, DescribeConfigs.
 
 Rule: what is told is what this node knows now; a partition without a known leader is LEADER_NOT_AVAILABLE, so that
 clients ask again.  That is told after a moment, for there are clients that do not wait before they ask again.
@@ -15,14 +15,11 @@ from seatrial.kafka.backend import BackendError
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.produce import NO_TRANSACTIONS
 from seatrial.kafka.topic_configs import ConfigEntry, ConfigSource, broker_entries, topic_entries
-from seatrial.kafka.topic_requests import NewTopic, RefusedTopic, create_topic, refuse_name
+from seatrial.kafka.topic_requests import INTERNAL_TOPICS, NewTopic, RefusedTopic, create_topic, refuse_name
 from seatrial.machines.metadata import AllocateProducerIds, Topic, encode_command
 
 NO_ID: Final = bytes(16)
-GROUP: Final = 0  # key types of FindCoordinator
-TRANSACTION: Final = 1
 TOPIC_RESOURCE: Final = 2  # resource types of DescribeConfigs
 BROKER_RESOURCE: Final = 4
 # How long an answer waits that would help nobody: a partition without a leader, or no broker that is up.  aiokafka asks
@@ -34,7 +31,8 @@ def metadata(call: Call) -> Any:
     """Metadata 0 to 13.  A coroutine where a topic is to be created by being asked for, or has no leader just now."""
     request = call.request
     if request.topics is None or (call.version == 0 and not request.topics):
-        everything = [_topic_metadata(call, topic) for _, topic in sorted(call.backend.metadata.topics.items())]
+        topics = sorted(call.backend.metadata.topics.items())
+        everything = [_topic_metadata(call, topic) for name, topic in topics if name not in INTERNAL_TOPICS]
         return _metadata_response(call, everything)
     if call.settings.auto_create_topics and request.allow_auto_topic_creation:
         missing = [wanted.name for wanted in request.topics if _is_missing(call, wanted)]
@@ -76,7 +74,7 @@ def _wanted_metadata(call: Call, wanted: Any, failed: Collection[str] = ()) -> A
             return result(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=wanted.topic_id)
         return _topic_metadata(call, by_id)
     topic = known.topics.get(wanted.name)
-    if topic is not None:
+    if topic is not None and topic.name not in INTERNAL_TOPICS:
         return _topic_metadata(call, topic)
     error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if refuse_name(wanted.name) is not None:
@@ -125,36 +123,6 @@ def _metadata_response(call: Call, topics: Sequence[Any]) -> Any:
         controller_id=backend.controller_id,
         topics=topics,
     )
-
-
-def find_coordinator(call: Call) -> Any:
-    """FindCoordinator 0 to 6: the metadata leader coordinates all groups; there are no transactions."""
-    codec = message("FindCoordinatorResponse")
-    request = call.request
-    if call.version < 4:
-        return codec.new(**_coordinator(call, request.key_type))
-    coordinator = codec.structure("Coordinator")
-    return codec.new(
-        coordinators=[coordinator(key=key, **_coordinator(call, request.key_type)) for key in request.coordinator_keys]
-    )
-
-
-def _coordinator(call: Call, key_type: int) -> dict[str, Any]:
-    nowhere = {"node_id": -1, "host": "", "port": -1}
-    if key_type == TRANSACTION:
-        # Not the truest code, but the one that makes producers give up with this message instead of asking for ever.
-        refused = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-        return {"error_code": refused, "error_message": NO_TRANSACTIONS, **nowhere}
-    if key_type != GROUP:
-        text = f"unknown coordinator key type {key_type}"
-        return {"error_code": ErrorCode.INVALID_REQUEST, "error_message": text, **nowhere}
-    nodes = call.backend.metadata.nodes
-    found = [nodes[node_id] for node_id in nodes if node_id == call.backend.controller_id]
-    if not found:
-        text = "the cluster has no controller at the moment"
-        return {"error_code": ErrorCode.COORDINATOR_NOT_AVAILABLE, "error_message": text, **nowhere}
-    node = found[0]
-    return {"error_message": None, "node_id": node.node_id, "host": node.kafka_host, "port": node.kafka_port}
 
 
 async def init_producer_id(call: Call) -> Any:

@@ -16,9 +16,13 @@ from seatrial.kafka import fetch, produce
 from seatrial.kafka.api_versions import api_versions, unsupported_api_versions
 from seatrial.kafka.apis import APIS, Api, ApiKey
 from seatrial.kafka.backend import Backend, BrokerSettings, Buffer
-from seatrial.kafka.cluster_requests import describe_configs, find_coordinator, init_producer_id, metadata
+from seatrial.kafka.cluster_requests import describe_configs, init_producer_id, metadata
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call, ClientContext, CloseConnection, Handler
+from seatrial.kafka.coordinator_requests import find_coordinator
+from seatrial.kafka.group_admin_requests import delete_groups, describe_groups, list_groups
+from seatrial.kafka.group_offset_requests import offset_commit, offset_delete, offset_fetch
+from seatrial.kafka.group_requests import heartbeat, join_group, leave_group, sync_group
 from seatrial.kafka.offset_requests import list_offsets, offset_for_leader_epoch
 from seatrial.kafka.topic_requests import create_topics, delete_topics
 from seatrial.kafka.wire import MalformedMessage, read_string, skip_tagged_fields
@@ -33,13 +37,23 @@ _RESPONSE_HEADER: Final = struct.Struct(">ii")  # frame length, correlation id
 HANDLERS: Final[Mapping[ApiKey, Handler]] = {
     ApiKey.LIST_OFFSETS: list_offsets,
     ApiKey.METADATA: metadata,
+    ApiKey.OFFSET_COMMIT: offset_commit,
+    ApiKey.OFFSET_FETCH: offset_fetch,
     ApiKey.FIND_COORDINATOR: find_coordinator,
+    ApiKey.JOIN_GROUP: join_group,
+    ApiKey.HEARTBEAT: heartbeat,
+    ApiKey.LEAVE_GROUP: leave_group,
+    ApiKey.SYNC_GROUP: sync_group,
+    ApiKey.DESCRIBE_GROUPS: describe_groups,
+    ApiKey.LIST_GROUPS: list_groups,
     ApiKey.API_VERSIONS: api_versions,
     ApiKey.CREATE_TOPICS: create_topics,
     ApiKey.DELETE_TOPICS: delete_topics,
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
+    ApiKey.DELETE_GROUPS: delete_groups,
+    ApiKey.OFFSET_DELETE: offset_delete,
 }  # all but Produce and Fetch, which have codecs of their own
 
 

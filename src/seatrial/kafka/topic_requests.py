@@ -18,6 +18,7 @@ from seatrial.kafka.backend import Backend, BackendError, BrokerSettings
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
+from seatrial.kafka.group_backend import GROUPS_TOPIC
 from seatrial.kafka.topic_configs import refuse_config, topic_entries
 from seatrial.machines.metadata import (
     CreateTopic,
@@ -31,6 +32,8 @@ from seatrial.machines.placement import assign_replicas
 
 MAX_NAME_LENGTH: Final = 249
 DEFAULT: Final = -1  # "as the broker's settings say"
+# They hold what is not for clients to read or delete, in a form of our own: shown to nobody, named by nobody.
+INTERNAL_TOPICS: Final = frozenset({GROUPS_TOPIC})
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")
 _MAX_TIMEOUT_MS: Final = 300_000
 
@@ -73,6 +76,8 @@ def refuse_name(name: str) -> str | None:
         return f"a topic name has at most {MAX_NAME_LENGTH} characters, this has {len(name)}"
     if not _NAME.fullmatch(name):
         return f"a topic name has only letters, digits, '.', '_' and '-', unlike {name!r}"
+    if name in INTERNAL_TOPICS:
+        return f"topic {name!r} is internal: consumer groups are kept in it, and only their own requests reach it"
     return None
 
 
@@ -131,7 +136,22 @@ def _assignments(backend: Backend, settings: BrokerSettings, topic: NewTopic) ->
 
 async def create_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, timeout_s: float) -> Topic:
     """Create a topic and return it.  Raises RefusedTopic, also where the cluster could not say yes in time."""
-    command = plan_topic(backend, settings, topic)
+    return await _create(backend, plan_topic(backend, settings, topic), timeout_s)
+
+
+async def create_internal_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, timeout_s: float) -> None:
+    """Make sure that there is this internal topic.  Raises RefusedTopic."""
+    if topic.name in backend.metadata.topics:
+        return
+    command = CreateTopic(topic.name, _assignments(backend, settings, topic))
+    try:
+        await _create(backend, command, timeout_s)
+    except RefusedTopic as refused:
+        if refused.error != ErrorCode.TOPIC_ALREADY_EXISTS:  # another node was asked as well, and was quicker
+            raise
+
+
+async def _create(backend: Backend, command: CreateTopic, timeout_s: float) -> Topic:
     result = await _propose(backend, encode_command(command, request_id=backend.new_request_id()), timeout_s)
     if result.error:
         raise RefusedTopic(_METADATA_ERRORS[result.error], result.message)
@@ -223,6 +243,8 @@ async def _delete_one(call: Call, name: str | None, topic_id: bytes) -> Any:
 
 
 def _find(backend: Backend, name: str | None, topic_id: bytes) -> Topic:
+    if name in INTERNAL_TOPICS:
+        raise RefusedTopic(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic {name!r} is internal and cannot be deleted")
     if name is not None:
         if any(topic_id):
             raise RefusedTopic(ErrorCode.INVALID_REQUEST, "name the topic by its name or by its id, not by both")
@@ -231,6 +253,6 @@ def _find(backend: Backend, name: str | None, topic_id: bytes) -> Topic:
             raise RefusedTopic(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
         return named
     found = backend.metadata.topic_by_id(topic_id)
-    if found is None:
+    if found is None or found.name in INTERNAL_TOPICS:
         raise RefusedTopic(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has id {topic_id.hex()}")
     return found

@@ -16,7 +16,9 @@ from typing import Final
 
 from seatrial.env import Clock, Rng
 from seatrial.kafka import backend
+from seatrial.kafka.group_messages import GroupLimits
 from seatrial.machines.commands import request_id_of
+from seatrial.machines.groups import GroupsMachine
 from seatrial.machines.kv import KeyValueMachine
 from seatrial.machines.metadata import (
     MetadataChange,
@@ -37,6 +39,9 @@ from seatrial.raft.roles import Role
 from seatrial.server.config import ServerConfig
 from seatrial.server.directory import Directory
 from seatrial.server.errors import OutcomeUnknown, ProposalLost, Removed, StartError
+from seatrial.server.groups.coordinator import Coordinator
+from seatrial.server.groups.service import Groups
+from seatrial.server.hosted import HostedReplica
 from seatrial.server.hosting import Hosting
 from seatrial.server.key_value import KeyValueService, predict_result
 from seatrial.server.logs import Logger
@@ -98,7 +103,11 @@ class Broker:
             alive=self.alive_nodes,
             replica_gone=self._replica_gone,
             predicts="ack-before-commit" in config.unsafe,
+            make_coordinator=self._make_coordinator,
         )
+        settings = group_settings(config)
+        self._group_limits = settings.limits
+        self.groups = Groups(self, self.hosting, settings, multiraft.loop, wall_ms=clock.wall_ms)
         self._tasks: set[asyncio.Task[None]] = set()
         self.role_changes_seen = 0
         self._told: dict[GroupId, tuple[str, int, int | None]] = {}
@@ -175,9 +184,9 @@ class Broker:
         """All that have a replica here, in order of topic and number."""
         return [self.hosting.partitions[key] for key in sorted(self.hosting.partitions)]
 
-    def hosted(self) -> list[HostedPartition]:
-        """All that have a replica here, in the order in which they were opened."""
-        return list(self.hosting.partitions.values())
+    def hosted(self) -> list[HostedReplica]:
+        """All that have a replica here, shards of consumer groups included."""
+        return self.hosting.hosted()
 
     def new_request_id(self) -> bytes:
         return self._rng.bytes(16)
@@ -204,6 +213,21 @@ class Broker:
             reached("a metadata command had no outcome in time")
             raise OutcomeUnknown(f"the metadata command had no outcome within {timeout_s:g} s") from None
         return result
+
+    def _make_coordinator(self, replica: Replica, machine: GroupsMachine) -> Coordinator:
+        return Coordinator(
+            replica,
+            machine,
+            self._group_limits,
+            self.multiraft.loop,
+            wall_ms=self._clock.wall_ms,
+            new_id=self._new_member_number,
+        )
+
+    def _new_member_number(self) -> str:
+        """36 characters, as Kafka's member ids have behind the client's id."""
+        digits = self._rng.bytes(16).hex()
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
     # ---- registration ----------------------------------------------------------------------------------------------
 
@@ -328,6 +352,18 @@ class Broker:
             if not waiting:
                 return
             await asyncio.wait(waiting, timeout=0.05)
+
+
+def group_settings(config: ServerConfig) -> backend.GroupSettings:
+    return backend.GroupSettings(
+        coordinators=config.group_coordinators,
+        limits=GroupLimits(
+            min_session_timeout_ms=config.group_min_session_timeout_ms,
+            max_session_timeout_ms=config.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms=config.group_initial_rebalance_delay_ms,
+        ),
+        offsets_retention_ms=config.offsets_retention_minutes * 60_000,
+    )
 
 
 def role_name(replica: Replica) -> str:

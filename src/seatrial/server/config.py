@@ -78,6 +78,11 @@ class ServerConfig:
     uvloop: bool = True
     unsafe: frozenset[str] = frozenset()
     test_hooks: bool = False
+    group_coordinators: int = 3
+    group_initial_rebalance_delay_ms: int = 100
+    group_min_session_timeout_ms: int = 6_000
+    group_max_session_timeout_ms: int = 1_800_000
+    offsets_retention_minutes: int = 10_080
 
     @property
     def voters(self) -> tuple[NodeId, ...]:
@@ -234,6 +239,23 @@ OPTIONS: tuple[Option, ...] = (
     Option("auto-create-topics", read_boolean, "create topics that clients ask for", "false", "BOOL"),
     Option("max-message-bytes", read_integer(1024, 1 << 30), "largest record batch", str(1 << 20), "BYTES"),
     Option("max-request-bytes", read_integer(1024, 1 << 31), "largest Kafka request", str(100 << 20), "BYTES"),
+    Option("group-coordinators", read_integer(1, 1000), "shards of consumer groups, made with the first one", "3", "N"),
+    Option(
+        "group-initial-rebalance-delay-ms",
+        read_integer(0, 600_000),
+        "how long an empty consumer group waits for more members",
+        "100",
+        "MS",
+    ),
+    Option("group-min-session-timeout-ms", read_integer(1, 86_400_000), "of a consumer in a group", "6000", "MS"),
+    Option("group-max-session-timeout-ms", read_integer(1, 86_400_000), "of a consumer in a group", "1800000", "MS"),
+    Option(
+        "offsets-retention-minutes",
+        read_integer(1, 1 << 30),
+        "how long offsets are kept after the last member left its group",
+        "10080",
+        "MIN",
+    ),
     Option("http-token", str, "bearer token for HTTP; needed when --http-addr is not loopback", "", "TOKEN"),
     Option("log-level", read_choice(*LOG_LEVELS), "least severe event that is logged", "info", "LEVEL"),
     Option("uvloop", read_boolean, "use uvloop where it is installed", "true", "BOOL"),

@@ -11,16 +11,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
+from seatrial.kafka.group_backend import GROUPS_TOPIC
+from seatrial.machines.groups import GroupsMachine
 from seatrial.machines.metadata import FIRST_PARTITION_GROUP, MetadataMachine, Partition, Topic
 from seatrial.machines.partition_log import PartitionLog
 from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, NodeId
+from seatrial.server.groups.coordinator import Coordinator
+from seatrial.server.groups.shard import HostedShard
+from seatrial.server.hosted import HostedReplica
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.partition import HostedPartition, predict_outcome
-from seatrial.server.replica import ReplicaOptions
+from seatrial.server.replica import Machine, Replica, ReplicaOptions
 from seatrial.storage.errors import DamagedLog, GroupBeingRemoved
 
 OPEN_A_TURN: Final = 8
@@ -43,8 +49,10 @@ class Hosting:
         alive: Callable[[], Sequence[int]],
         replica_gone: Callable[[Topic, Partition], None],
         predicts: bool,
+        make_coordinator: Callable[[Replica, GroupsMachine], Coordinator],
     ) -> None:
         self.partitions: dict[Key, HostedPartition] = {}
+        self.shards: dict[Key, HostedShard] = {}  # of consumer groups
         self.refused: dict[str, str] = {}  # name -> why its stored log cannot be used
         self._node_id = node_id
         self._multiraft = multiraft
@@ -53,6 +61,7 @@ class Hosting:
         self._alive = alive
         self._replica_gone = replica_gone
         self._predicts = predicts
+        self._make_coordinator = make_coordinator
         self._stored: set[GroupId] = set(multiraft.storage.groups())
         self._up_to_date = False
         self._stale_topics: set[str] = set()  # changed in the metadata, not yet carried out
@@ -85,13 +94,30 @@ class Hosting:
     def close(self) -> None:
         """Take part in nothing any more; what is stored stays."""
         self.is_closed = True
+        for shard in self.shards.values():
+            shard.close()
         self.partitions.clear()
+        self.shards.clear()
         self._to_open.clear()
 
+    def hosted(self) -> list[HostedReplica]:
+        """All replicas here, whatever they hold."""
+        return [*self.partitions.values(), *self.shards.values()]
+
+    def _find(self, key: Key) -> HostedReplica | None:
+        return self.partitions.get(key) or self.shards.get(key)
+
+    def _drop(self, key: Key) -> None:
+        """Serve it no more; its Raft group goes on until it is closed."""
+        self.partitions.pop(key, None)
+        shard = self.shards.pop(key, None)
+        if shard is not None:
+            shard.close()
+
     def _close(self, group: GroupId) -> None:
-        for key, hosted in list(self.partitions.items()):
+        for hosted in self.hosted():
             if hosted.replica.group == group:
-                del self.partitions[key]
+                self._drop((hosted.topic, hosted.partition))
 
     # ---- what changed ----------------------------------------------------------------------------------------------
 
@@ -101,9 +127,9 @@ class Hosting:
             return
         for name in names:
             topic = self._metadata.topics.get(name)
-            for key, hosted in list(self.partitions.items()):
-                if key[0] == name and (topic is None or hosted.topic_id != topic.topic_id):
-                    del self.partitions[key]
+            for hosted in self.hosted():
+                if hosted.topic == name and (topic is None or hosted.topic_id != topic.topic_id):
+                    self._drop((hosted.topic, hosted.partition))
                     self._multiraft.remove_group(hosted.replica.group)
             for partition in topic.partitions if topic is not None else ():
                 assert topic is not None
@@ -113,7 +139,7 @@ class Hosting:
 
     def _follow_partition(self, topic: Topic, partition: Partition) -> None:
         key = (topic.name, partition.index)
-        hosted = self.partitions.get(key)
+        hosted = self._find(key)
         if self._node_id in partition.hosts:
             if hosted is not None:
                 hosted.placement = partition
@@ -127,7 +153,7 @@ class Hosting:
         if hosted is not None:
             reached("a replica was given up after its partition had moved")
             self._logger.info("replica_given_up", group=hosted.replica.name)
-            del self.partitions[key]
+            self._drop(key)
         departure = (partition.group, partition.target_index)
         is_leaving = hosted is not None or self._node_id in partition.lingering
         if is_leaving and departure not in self._departures:
@@ -149,7 +175,7 @@ class Hosting:
                 return
             key = self._to_open.popleft()
             topic = self._metadata.topics.get(key[0])
-            if topic is not None and key[1] < len(topic.partitions) and key not in self.partitions:
+            if topic is not None and key[1] < len(topic.partitions) and self._find(key) is None:
                 partition = topic.partitions[key[1]]
                 if self._node_id in partition.hosts:
                     self._open(topic, partition)
@@ -159,9 +185,12 @@ class Hosting:
         name = f"{topic.name}/{partition.index}"
         if name in self.refused:
             return
-        machine = PartitionLog()
-        predict = predict_outcome(machine) if self._predicts else None
-        options = ReplicaOptions(keep_entries=None, predict=predict)
+        holds_groups = topic.name == GROUPS_TOPIC
+        log, groups = PartitionLog(), GroupsMachine()
+        predict = predict_outcome(log) if self._predicts and not holds_groups else None
+        # A partition's records are its log; of groups only the latest state counts.
+        options = ReplicaOptions() if holds_groups else ReplicaOptions(keep_entries=None, predict=predict)
+        machine: Machine = groups if holds_groups else log
         first = partition.first_configuration(self._node_id)
         try:
             replica = self._multiraft.open(partition.group, name, machine, first, options)
@@ -177,9 +206,14 @@ class Hosting:
             return
         if not first:
             self._logger.info("replica_moves_in", group=name)
-        self.partitions[topic.name, partition.index] = HostedPartition(
-            topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive
-        )
+        key = (topic.name, partition.index)
+        if holds_groups:
+            make = partial(self._make_coordinator, replica, groups)
+            self.shards[key] = HostedShard(topic, partition, replica, make, alive=self._alive)
+        else:
+            self.partitions[key] = HostedPartition(
+                topic, partition, replica, log, rack_of=self.rack_of, alive=self._alive
+            )
         if first and partition.replicas[0] == self._node_id and replica.node.term == 0:
             replica.campaign()  # new: the preferred leader need not wait for anybody's election timeout
 

@@ -15,7 +15,7 @@ Knows nothing of HTTP, and of how replicas are opened and deleted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Hashable, Sequence
 from typing import Final, Protocol
 
 from seatrial.kafka.backend import BackendError
@@ -32,8 +32,8 @@ from seatrial.marks import reached
 from seatrial.raft.errors import ConfigurationRefused, ProposalRefused
 from seatrial.raft.ids import NodeId
 from seatrial.server.errors import ProposalLost
+from seatrial.server.hosted import HostedReplica
 from seatrial.server.logs import Logger
-from seatrial.server.partition import HostedPartition
 from seatrial.server.reconfiguration import Target, cluster_target, next_step, partition_target, takes_part
 from seatrial.server.replica import Replica
 
@@ -49,7 +49,7 @@ class Cluster(Protocol):
     metadata_replica: Replica
     key_value_replica: Replica
 
-    def hosted(self) -> list[HostedPartition]: ...
+    def hosted(self) -> Sequence[HostedReplica]: ...
 
     def new_request_id(self) -> bytes: ...
 

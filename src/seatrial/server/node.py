@@ -15,7 +15,7 @@ from seatrial.kafka.backend import BrokerSettings
 from seatrial.kafka.dispatch import Dispatcher
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId
-from seatrial.server.broker import Broker, role_name
+from seatrial.server.broker import Broker, group_settings, role_name
 from seatrial.server.config import ServerConfig
 from seatrial.server.directory import start_directory
 from seatrial.server.disk_latency import TimedFiles
@@ -179,6 +179,7 @@ class Node:
         self._spawn(self._register())
         self._spawn(self._sample_lag())
         self._spawn(self.broker.membership.run())
+        self._spawn(self.broker.groups.run())
 
     async def _start_admin(self) -> None:
         # Imported here: by now the peers are dialled, and the 40 ms that this takes overlap with their start.
@@ -323,6 +324,7 @@ def broker_settings(config: ServerConfig) -> BrokerSettings:
         default_replication_factor=min(factor, len(config.voters)) if config.voters else factor,
         max_message_bytes=config.max_message_bytes,
         fetch_from_followers=config.fetch_from_followers,
+        groups=group_settings(config),
     )
 
 

@@ -19,15 +19,14 @@ from seatrial.machines.partition_log import COMMAND_HEAD, AppendError, AppendOut
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.messages import Entry
+from seatrial.server.hosted import HostedReplica
 from seatrial.server.lag import Lag, LagMemory
 from seatrial.server.replica import Replica
 
 WALK_BYTES = 1 << 20  # read from storage at a time while looking for an offset
-IN_SYNC_SILENCE_US = 2_000_000  # a follower that was heard within this, and is nearly caught up, counts as in sync
-IN_SYNC_LAG_ENTRIES = 1_000
 
 
-class HostedPartition:
+class HostedPartition(HostedReplica):
     """A partition that has a replica here."""
 
     def __init__(
@@ -40,62 +39,14 @@ class HostedPartition:
         rack_of: Callable[[NodeId], str],
         alive: Callable[[], Sequence[int]],
     ) -> None:
-        self.topic = topic.name
-        self.topic_id = topic.topic_id
-        self.partition = placement.index
-        self.placement = placement  # as the metadata has it now
-        self.replica = replica
+        super().__init__(topic, placement, replica, alive=alive)
         self.machine = machine
         self.appended_bytes = 0
         self.read_bytes = 0
         self._past = LagMemory()
         self._rack_of = rack_of
-        self._alive = alive
-
-    @property
-    def replicas(self) -> Sequence[int]:
-        return self.placement.replicas
 
     # ---- leadership ------------------------------------------------------------------------------------------------
-
-    @property
-    def is_leader(self) -> bool:
-        return self.replica.node.is_leader
-
-    @property
-    def is_established(self) -> bool:
-        return self.replica.node.is_leader and self.replica.applied_term == self.replica.node.term
-
-    @property
-    def is_catching_up(self) -> bool:
-        return self.replica.node.commit_index > self.replica.last_applied
-
-    @property
-    def leader_id(self) -> int:
-        return self.replica.node.leader or -1
-
-    @property
-    def leader_epoch(self) -> int:
-        return self.replica.node.term
-
-    @property
-    def in_sync(self) -> Sequence[int]:
-        """The leader's own measure; elsewhere the replicas that are thought to be up."""
-        if not self.is_leader:
-            alive = set(self._alive())
-            return [node for node in self.replicas if node in alive]
-        return [NodeId(node) for node in self.replicas if node in self._caught_up()]
-
-    def _caught_up(self) -> set[int]:
-        """On the leader: itself, and the followers that answer and are at most a little behind."""
-        status, now_us = self.replica.status(), self.replica.host.now_us()
-        caught_up = {
-            peer
-            for peer, progress in status.peers.items()
-            if now_us - progress.last_response_us < IN_SYNC_SILENCE_US
-            and progress.match_index + IN_SYNC_LAG_ENTRIES >= status.commit_index
-        }
-        return {*caught_up, status.node_id}
 
     def preferred_replica(self, rack: str) -> int:
         """A caught-up follower in the client's rack, asked of a leader in another one; -1: stay (KIP-392)."""

@@ -1,0 +1,139 @@
+"""Where the consumer groups of the cluster are, and the end of offsets that nobody needs any more.
+
+Rule: a group belongs to the shard that its id hashes to, and to whoever leads that shard; what this node does not know
+first hand it guesses, and a wrong guess is corrected by the node that is asked next (NOT_COORDINATOR).
+Knows nothing of what groups do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final, Protocol
+
+from seatrial.kafka.backend import GroupSettings
+from seatrial.kafka.errors import ErrorCode
+from seatrial.kafka.group_backend import GROUPS_TOPIC, GroupCoordinator, shard_of
+from seatrial.machines.groups import NEVER, GroupPhase, StoredGroup
+from seatrial.machines.metadata import MetadataMachine
+from seatrial.server.errors import NoLeader, OutcomeUnknown
+from seatrial.server.groups.shard import HostedShard
+from seatrial.server.replica import Replica
+
+METADATA_TIMEOUT_S: Final = 2.0
+EXPIRY_CHECK_S: Final = 600.0  # as Kafka's offsets.retention.check.interval.ms
+
+
+class Cluster(Protocol):
+    """What this needs of the broker."""
+
+    metadata: MetadataMachine
+    metadata_replica: Replica
+
+    def alive_nodes(self) -> Sequence[int]: ...
+
+    @property
+    def node_id(self) -> int: ...
+
+
+class Shards(Protocol):
+    """What this needs of `server.hosting`."""
+
+    shards: dict[tuple[str, int], HostedShard]
+
+
+class Groups:
+    """A `kafka.group_backend.GroupBackend`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        hosting: Shards,
+        settings: GroupSettings,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._cluster = cluster
+        self._hosting = hosting
+        self._settings = settings
+        self._loop = loop
+        self._wall_ms = wall_ms
+
+    @property
+    def are_created(self) -> bool:
+        return GROUPS_TOPIC in self._cluster.metadata.topics
+
+    def _number(self, group_id: str) -> int | None:
+        topic = self._cluster.metadata.topics.get(GROUPS_TOPIC)
+        return None if topic is None else shard_of(group_id, len(topic.partitions))
+
+    def leader_of(self, group_id: str) -> int:
+        number = self._number(group_id)
+        if number is None:
+            return -1
+        shard = self._hosting.shards.get((GROUPS_TOPIC, number))
+        if shard is not None:
+            return shard.leader_id
+        hosts = self._cluster.metadata.topics[GROUPS_TOPIC].partitions[number].hosts
+        if self._cluster.node_id in hosts:
+            return -1  # about to be opened here
+        alive = set(self._cluster.alive_nodes())
+        return next((node for node in hosts if node in alive), -1)
+
+    def coordinator_of(self, group_id: str) -> GroupCoordinator | ErrorCode:
+        number = self._number(group_id)
+        shard = None if number is None else self._hosting.shards.get((GROUPS_TOPIC, number))
+        return ErrorCode.NOT_COORDINATOR if shard is None else shard.coordinator
+
+    def coordinators(self) -> Sequence[GroupCoordinator | ErrorCode]:
+        return [shard.coordinator for _, shard in sorted(self._hosting.shards.items()) if shard.is_leader]
+
+    async def metadata_is_current(self) -> bool:
+        try:
+            async with asyncio.timeout(METADATA_TIMEOUT_S):
+                await self._cluster.metadata_replica.read_barrier()
+        except (TimeoutError, NoLeader, OutcomeUnknown):
+            return False
+        return True
+
+    # ---- expiry ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Let offsets expire; until cancelled."""
+        while True:
+            await asyncio.sleep(min(EXPIRY_CHECK_S, max(self._settings.offsets_retention_ms / 2000, 1.0)))
+            await self.expire_offsets()
+
+    async def expire_offsets(self) -> None:
+        """Forget what has expired in the shards that this node leads."""
+        led = [shard for _, shard in sorted(self._hosting.shards.items()) if shard.is_leader]
+        # A topic that is not known here must be one that was deleted, not one that is new.
+        if not led or not await self.metadata_is_current():
+            return
+        topic_ids = {topic.topic_id for topic in self._cluster.metadata.topics.values()}
+        for shard in led:
+            coordinator = shard.coordinator
+            if isinstance(coordinator, ErrorCode):
+                continue
+            for group_id, stored in list(coordinator.stored().items()):
+                gone = list(expired(stored, self._wall_ms(), self._settings.offsets_retention_ms, topic_ids))
+                if gone or (not stored.offsets and stored.record.phase == GroupPhase.EMPTY):
+                    coordinator.expire(group_id, gone)
+
+
+def expired(
+    group: StoredGroup, wall_ms: int, retention_ms: int, topic_ids: Collection[bytes]
+) -> Iterator[tuple[str, int, int]]:
+    """(topic, partition, when it was committed) of the offsets that are to be forgotten (KIP-211).
+
+    A group with members keeps those of all topics that there still are; others count from when the last member left,
+    or from their commit, whichever is later.
+    """
+    is_empty = group.record.phase == GroupPhase.EMPTY
+    for (topic, partition), offset in sorted(group.offsets.items()):
+        until_ms = offset.expires_ms
+        if until_ms == NEVER:
+            until_ms = max(offset.committed_ms, group.changed_ms) + retention_ms
+        if offset.topic_id not in topic_ids or (is_empty and until_ms <= wall_ms):
+            yield topic, partition, offset.committed_ms
