@@ -129,10 +129,34 @@ class Link:
         """How long a segment of so many bytes takes, in µs, and where it is cut in two (0: nowhere)."""
         random, settings = self._random, self.settings
         now, tail, lost, split = random(), random(), random(), random()
-        low, high = settings.delay_us
+        delay_us = self._travel_us(now, tail, size)
+        if lost < self._loss:
+            delay_us += self._sent_again_us(lost)
+        if self._bytes_a_second:
+            delay_us += self._queued_us(size)
+        cut_at = 1 + int(split / settings.split * (size - 1)) if size > 1 and split < settings.split else 0
+        return delay_us, cut_at
+
+    def datagram_transit(self, size: int) -> int | None:
+        """How long a datagram of so many bytes takes, in µs; None where it is lost, for nobody sends it again."""
+        random = self._random
+        now, tail, lost, _ = random(), random(), random(), random()
+        if self.blocked:
+            self.hold()
+            return None
+        delay_us = self._travel_us(now, tail, size)
+        if lost < self._loss:
+            if self._imposed["loss"]:
+                self.bit("loss")
+            return None
+        return delay_us + self._queued_us(size) if self._bytes_a_second else delay_us
+
+    def _travel_us(self, now: float, tail: float, size: int) -> int:
+        """By two draws: how long it takes, but for what is lost and what waits before it."""
+        low, high = self.settings.delay_us
         delay_us = low + int((high - low) * now)
-        if tail < settings.tail:
-            delay_us *= TAIL[0] + int((TAIL[1] - TAIL[0]) * (tail / settings.tail))
+        if tail < self.settings.tail:
+            delay_us *= TAIL[0] + int((TAIL[1] - TAIL[0]) * (tail / self.settings.tail))
         if delay_us < DELAY_US_MIN and not self._local:
             delay_us = DELAY_US_MIN
         self.segments += 1
@@ -140,12 +164,7 @@ class Link:
         if self._extra_us:
             delay_us += self._extra_us
             self.bit("delay")
-        if lost < self._loss:
-            delay_us += self._sent_again_us(lost)
-        if self._bytes_a_second:
-            delay_us += self._queued_us(size)
-        cut_at = 1 + int(split / settings.split * (size - 1)) if size > 1 and split < settings.split else 0
-        return delay_us, cut_at
+        return delay_us
 
     def _at_least(self, delay_us: int) -> int:
         return delay_us if self._local or delay_us > DELAY_US_MIN else DELAY_US_MIN

@@ -68,6 +68,7 @@ def _refused(name: str, instead: str) -> Callable[..., NoReturn]:
 
 
 _DESCRIPTORS: Final = "there are no real descriptors here; use streams, create_connection or create_server"
+_DATAGRAMS: Final = "there are no real descriptors here; use create_datagram_endpoint"
 _PROCESSES: Final = "make what the process does a host of its own"
 
 
@@ -85,6 +86,9 @@ class SimLoop(asyncio.BaseEventLoop):
     sock_recv_into = _refused("sock_recv_into", _DESCRIPTORS)
     sock_sendall = _refused("sock_sendall", _DESCRIPTORS)
     sock_accept = _refused("sock_accept", _DESCRIPTORS)
+    sock_recvfrom = _refused("sock_recvfrom", _DATAGRAMS)
+    sock_recvfrom_into = _refused("sock_recvfrom_into", _DATAGRAMS)
+    sock_sendto = _refused("sock_sendto", _DATAGRAMS)
     sock_sendfile = _refused("sock_sendfile", _DESCRIPTORS)
     sendfile = _refused("sendfile", "read from the simulated disk and write")
     connect_accepted_socket = _refused("connect_accepted_socket", _DESCRIPTORS)
@@ -92,7 +96,6 @@ class SimLoop(asyncio.BaseEventLoop):
     connect_write_pipe = _refused("connect_write_pipe", _DESCRIPTORS)
     create_unix_connection = _refused("create_unix_connection", "use create_connection with host and port")
     create_unix_server = _refused("create_unix_server", "use create_server with host and port")
-    create_datagram_endpoint = _refused("create_datagram_endpoint", "only TCP is simulated")
     start_tls = _refused("start_tls", "OpenSSL's randomness cannot be steered; test without TLS")
     subprocess_exec = _refused("subprocess_exec", _PROCESSES)
     subprocess_shell = _refused("subprocess_shell", _PROCESSES)
@@ -296,6 +299,11 @@ class SimLoop(asyncio.BaseEventLoop):
 
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
         return await self.host.stack.create_server(protocol_factory, host, port, **named)
+
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **named: Any
+    ) -> Any:
+        return await self.host.stack.create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **named)
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
         await self.host.stack.sock_connect(sock, address)

@@ -1,4 +1,4 @@
-"""One host's network stack: names, dialling, listening; what a loop's `create_connection` and `create_server` do.
+"""One host's network stack: names, dialling, listening, datagrams; what the network methods of a loop do.
 
 Dialling takes a handshake over both directions' links.  A lost SYN is sent again after 1, 3, 7 … seconds, as Linux
 does, so a link that is cut makes the dialler wait; a port where nobody listens refuses; a host that is not powered
@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from seatrial.sim.datagrams import SimDatagramTransport, refuse_many
 from seatrial.sim.escape import escape
 from seatrial.sim.tcp import RST, Address, Connection
 from seatrial.sim.transports import SimServer, SimTransport
@@ -38,6 +39,7 @@ class Stack:
         self.host = host
         self._network, self._world = host.network, host.world
         self._listening: dict[int, SimServer] = {}
+        self._bound: dict[int, SimDatagramTransport] = {}
         self._ports = 0
         self._adopted: dict[socket.socket, Connection] = {}
 
@@ -58,7 +60,12 @@ class Stack:
             await self._loop().sleep_us(LOOK_UP_US)
         if address is None:
             raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known: {name!r}; hosts are known by name")
-        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, int(port or 0)))]
+        wanted = (
+            (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+            if type == socket.SOCK_DGRAM
+            else (socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        )
+        return [(socket.AF_INET, *wanted, "", (address, int(port or 0)))]
 
     # Listening
 
@@ -81,15 +88,19 @@ class Stack:
         if port in self._listening:
             raise OSError(errno.EADDRINUSE, f"error while attempting to bind on address {(host, port)!r}: in use")
         for name in names:
-            ours = name is None or name in ANY_ADDRESS or self._network.resolve(name, self.host) == self.host.address
-            if not ours:
-                raise OSError(errno.EADDRNOTAVAIL, f"{name!r} is not an address of {self.host.name}")
+            self._check_own(name)
         only_local = all(name in LOCAL_NAMES for name in names)
         server = SimServer(self, factory, port, only_local=only_local, loop=self._loop())
         self._listening[port] = server
         if start_serving:
             await server.start_serving()
         return server
+
+    def _check_own(self, name: str | None) -> None:
+        """Raises OSError where it is no name or address of this host."""
+        ours = name is None or name in ANY_ADDRESS or self._network.resolve(name, self.host) == self.host.address
+        if not ours:
+            raise OSError(errno.EADDRNOTAVAIL, f"{name!r} is not an address of {self.host.name}")
 
     def closed(self, server: SimServer) -> None:
         if self._listening.get(server.port) is server:
@@ -146,6 +157,68 @@ class Stack:
         except asyncio.CancelledError:
             dialling.abandon()
             raise
+
+    # Datagrams
+
+    async def create_datagram_endpoint(
+        self,
+        factory: Callable[[], Any],
+        local_addr: Address | None = None,
+        remote_addr: Address | None = None,
+        *,
+        sock: Any = None,
+        **_: Any,
+    ) -> tuple[SimDatagramTransport, Any]:
+        if sock is not None:
+            raise escape("create_datagram_endpoint was given a real socket; give it local_addr or remote_addr")
+        name, port = local_addr or (None, 0)
+        self._check_own(name)
+        peer: Address | None = None
+        if remote_addr is not None:
+            peer = (await self.getaddrinfo(*remote_addr, type=socket.SOCK_DGRAM))[0][4]
+        port = int(port or 0) or self._ephemeral_port()
+        if port in self._bound:
+            raise OSError(errno.EADDRINUSE, f"error while attempting to bind on address {(name, port)!r}: in use")
+        protocol, loop = factory(), self._loop()
+        transport = SimDatagramTransport(
+            self, loop, protocol, (self.host.address, port), peer, only_local=name in LOCAL_NAMES
+        )
+        self._bound[port] = transport
+        protocol.connection_made(transport)
+        return transport, protocol
+
+    def unbind(self, transport: SimDatagramTransport) -> None:
+        if self._bound.get(transport.port) is transport:
+            del self._bound[transport.port]
+
+    def send_datagram(self, transport: SimDatagramTransport, data: bytes, address: Address) -> None:
+        name, port = address
+        refuse_many(name)
+        local = name in LOCAL_NAMES or name in ANY_ADDRESS
+        target = self.host if local else self._network.hosts.get(name) or self._network.at_address(name)
+        if target is None:
+            return  # as on a real network, nobody says anything
+        delay_us = self._network.link(self.host.name, target.name).datagram_transit(len(data))
+        self._network.trace.line(f"{self._world.now_us} udp {self.host.name}>{target.name} {len(data)}")
+        if delay_us is not None:
+            self._world.after(delay_us, self._datagram_arrives, (transport, data, target, port))
+
+    def _datagram_arrives(self, sent: tuple[SimDatagramTransport, bytes, SimHost, int]) -> None:
+        transport, data, target, port = sent
+        if not target.is_up:
+            return
+        source = (self.host.address, transport.port)
+        listener = target.stack._bound.get(port)
+        if listener is not None and listener.hears(self.host, source):
+            listener.arrival(data, source)
+        elif listener is None and transport.is_connected:
+            delay_us = self._network.link(target.name, self.host.name).datagram_transit(0)
+            if delay_us is not None:
+                self._world.after(delay_us, self._datagram_refused, transport)
+
+    def _datagram_refused(self, transport: SimDatagramTransport) -> None:
+        if self._bound.get(transport.port) is transport and self.host.is_up and self.host.stack is self:
+            transport.refused()
 
     def _ephemeral_port(self) -> int:
         self._ports += 1

@@ -11,6 +11,7 @@ import random
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -79,6 +80,54 @@ def test_asynchronous_escapes_raise_too(pair: Any) -> None:
     pair.a.spawn(program())
     with pytest.raises(SimEscape):
         run(pair.world, 1_000_000)
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "TLS, dialled": (lambda: asyncio.open_connection("b", 80, ssl=True), "plain TCP"),
+    "TLS, served": (lambda: asyncio.start_server(print, "0.0.0.0", 80, ssl=ssl.create_default_context()), "plain TCP"),
+    "TLS, later": (lambda: _loop().start_tls(None, None, None), "without TLS"),
+    "UNIX sockets": (lambda: asyncio.open_unix_connection("/tmp/x"), "host and port"),
+    "a shell": (lambda: asyncio.create_subprocess_shell("true"), "host of its own"),
+    "sock_recv": (lambda: _loop().sock_recv(socket.socket(), 1), "use streams"),
+    "sock_sendall": (lambda: _loop().sock_sendall(socket.socket(), b""), "use streams"),
+    "sock_accept": (lambda: _loop().sock_accept(socket.socket()), "create_server"),
+    "sock_recvfrom": (lambda: _loop().sock_recvfrom(socket.socket(), 1), "create_datagram_endpoint"),
+    "sock_sendto": (lambda: _loop().sock_sendto(socket.socket(), b"", ("b", 1)), "create_datagram_endpoint"),
+    "a server on a socket": (lambda: _loop().create_server(asyncio.Protocol, sock=socket.socket()), "host and port"),
+    "a connection by a socket": (lambda: asyncio.open_connection(sock=socket.socket()), "host and port"),
+}
+
+
+def _loop() -> Any:
+    return asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_the_loop_does_not_simulate_says_what_to_use_instead(pair: Any, name: str) -> None:
+    ask, instead = REFUSED[name]
+
+    async def program() -> None:
+        await ask()
+
+    pair.a.spawn(program())
+    with pytest.raises(SimEscape, match=instead):
+        run(pair.world, 1_000_000)
+
+
+def test_a_job_for_a_thread_runs_on_the_loop_a_while_later(pair: Any) -> None:
+    """And is all that runs then: it may block nothing but its own host, and is not parallel to anything."""
+
+    async def program() -> tuple[str, float]:
+        loop, began = asyncio.get_running_loop(), time.monotonic()
+        name = await asyncio.to_thread(lambda: threading.current_thread().name)
+        assert await loop.run_in_executor(None, int, "7") == 7
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(lambda: 1 // 0)
+        return name, time.monotonic() - began
+
+    name, took = pair.run(program())
+    assert name == threading.current_thread().name
+    assert took > 0
 
 
 def test_outside_of_hosts_everything_is_real(pair: Any) -> None:
