@@ -338,6 +338,18 @@ def test_an_acknowledged_entry_is_durable() -> None:
     refused("promise-not-durable", lambda: acknowledge(2, term=2))
 
 
+def test_what_was_acknowledged_may_be_replaced_by_a_later_term_in_the_same_sync() -> None:
+    bench = Bench([1])
+    watch = bench.watches[0]
+    message = AppendEntriesResponse(NodeId(1), NodeId(2), Term(1), True, Index(3), Index(0), Term(0))
+    for term, broken in ((1, True), (2, False)):
+        watch.disk.durable.hard_state = HardState(Term(term), None, Index(0))
+        if broken:
+            refused("promise-not-durable", lambda: bench.ledger.promised(watch, message))
+        else:
+            bench.ledger.promised(watch, message)
+
+
 def test_a_snapshot_is_durable_before_it_is_acknowledged() -> None:
     bench = Bench([])
     bench.commit(1, 1)

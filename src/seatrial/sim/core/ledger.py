@@ -304,10 +304,13 @@ class Ledger:
             self._check_vote(watch, message.term, watch.node_id)
 
     def acknowledged(self, watch: Watch, index: int, term: int) -> None:
-        """In this term it says that it has everything up to the index."""
+        """In this term it says that it has everything up to the index.
+
+        Once a later term is durable here, its leader may have replaced that in the very sync that made it durable.
+        """
         durable = watch.disk.durable
         last = durable.first + len(durable.entries) - 1
-        if index <= last and term <= durable.hard_state.term:
+        if (index <= last and term <= durable.hard_state.term) or term < durable.hard_state.term:
             return
         if durable.snapshot is not None:
             last = max(last, durable.snapshot.meta.last_included_index)
