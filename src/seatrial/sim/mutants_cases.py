@@ -50,6 +50,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="a transfer is given up, and its order to campaign arrives after more was committed.",
         draw=core.late_hand_over,
     ),
+    "lost-campaigns": Family(
+        meaning="a node is told to take over, and nobody hears it ask for votes.", draw=core.lost_campaigns
+    ),
     "power-cuts": Family(
         meaning="machines lose their power again and again, one or all of them, and some syncs fail.",
         draw=full.power_cuts,

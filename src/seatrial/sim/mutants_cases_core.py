@@ -250,6 +250,31 @@ def late_hand_over(seed: int, level: Level) -> Case:
     )
 
 
+def lost_campaigns(seed: int, level: Level) -> Case:
+    """A node is told to take over, and nobody hears it ask for votes: it is in a later term than all others."""
+    rng = Rng(seed).child("lost campaigns")
+    nodes = rng.choice((3, 3, 5))
+    faults = [campaign(5_000, 1)]
+    for at_us in range(500_000, 4_500_000, 800_000):
+        heir = rng.integer(1, nodes)
+        out_of = tuple((heir, other) for other in range(1, nodes + 1) if other != heir)
+        cut_us = at_us + rng.integer(0, 3_000)
+        faults.append(Fault(at_us=at_us, kind="transfer", nodes=(heir,)))
+        lasting_us = rng.integer(20_000, 150_000)
+        faults.append(Fault(at_us=cut_us, kind="cut", duration_us=lasting_us, links=out_of, mode="one-way"))
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=nodes,
+        duration_us=5_000_000,
+        network=_EVEN_NETWORK,
+        disk=_QUICK_DISK,
+        raft=Raft(election_timeout_us=250_000, heartbeat_us=30_000),
+        load=Load(clients=3, rate=20, reads=0.1),
+        faults=in_order(faults),
+    )
+
+
 def single_change(seed: int, level: Level) -> Case:
     """The bug of single-server changes: two leaders change one member each, of the same four."""
     rng = Rng(seed).child("single change")

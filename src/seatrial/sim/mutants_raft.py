@@ -117,6 +117,7 @@ ELECTION_MUTANTS: Final = (
         before="elif isinstance(message, AppendEntries | Heartbeat | InstallSnapshot):",
         after="elif isinstance(message, InstallSnapshot):",
         level="core",
+        cases="lost-campaigns",
     ),
     Mutant(
         name="election-timeout-not-random",
@@ -219,6 +220,7 @@ REPLICATION_MUTANTS: Final = (
         before="elif self.term(prev_index) != prev_term:",
         after="elif self.term(prev_index) is None:",
         level="core",
+        cases="rival-leaders",
     ),
     Mutant(
         name="half-commits",

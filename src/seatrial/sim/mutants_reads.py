@@ -44,6 +44,7 @@ SNAPSHOT_MUTANTS: Final = (
         before="if message.meta.last_included_index <= core.log.commit_index:",
         after="if message.meta.last_included_index <= 0:",
         level="core",
+        cases="many-chunks",
     ),
     Mutant(
         name="snapshot-acked-before-save",
