@@ -25,8 +25,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from seatrial.sim import shim
+from seatrial.sim.shim import ACTIVE, DRIFT_PPM, HOST, LOCAL_US, SINCE_US, WALL_US, WORLD_US
 
 if TYPE_CHECKING:
+    from seatrial.sim.clocks import Rate
     from seatrial.sim.hosts import SimHost
     from seatrial.sim.world import World
 
@@ -59,10 +61,11 @@ class Current:
     escapes: every SimEscape that was raised since the last run, also those that a library caught.
     """
 
-    __slots__ = ("escapes", "host", "numbers", "shimmed")
+    __slots__ = ("_rate", "escapes", "host", "numbers", "shimmed")
 
     def __init__(self) -> None:
         self.host: SimHost | None = None
+        self._rate: Rate | None = None  # of the clock that the numbers are of; no two clocks share one
         self.escapes: list[SimEscape] = []
         numbers = shim.loaded()
         self.shimmed = numbers is not None
@@ -71,18 +74,16 @@ class Current:
     def enter(self, host: SimHost, now_us: int) -> None:
         """From here on it is `host`'s code that runs."""
         self.host = host
-        numbers = self.numbers
-        since_us, local_us, drift_ppm, wall_us = host.clock.rate()
-        numbers[shim.WORLD_US] = now_us
-        numbers[shim.SINCE_US] = since_us
-        numbers[shim.LOCAL_US] = local_us
-        numbers[shim.DRIFT_PPM] = drift_ppm
-        numbers[shim.WALL_US] = wall_us
-        numbers[shim.HOST] = host.number
-        numbers[shim.ACTIVE] = 1
+        numbers, rate = self.numbers, host.clock.rate
+        if rate is not self._rate:
+            self._rate = rate
+            numbers[SINCE_US], numbers[LOCAL_US], numbers[DRIFT_PPM], numbers[WALL_US] = rate
+            numbers[HOST] = host.number
+        numbers[WORLD_US] = now_us
+        numbers[ACTIVE] = 1
 
     def leave(self) -> None:
-        self.numbers[shim.ACTIVE] = 0
+        self.numbers[ACTIVE] = 0
         self.host = None
 
 

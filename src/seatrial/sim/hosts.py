@@ -185,11 +185,9 @@ class SimHost:
         if planned_us != self._wake_us:
             return  # it was woken earlier, for something else
         self._wake_us = None
-        if self.is_up and not self.is_paused:
-            self._run()
-
-    def _run(self) -> None:
-        world, loop = self.world, self.loop
+        if not self.is_up or self.is_paused:
+            return
+        world, loop, network = self.world, self.loop, self.network
         start_us = world.now_us
         ran = 0
         current.enter(self, start_us)
@@ -203,6 +201,8 @@ class SimHost:
             events._set_running_loop(None)
             current.leave()
             self._busy_us, world.now_us = world.now_us, start_us
-        self.network.count_callbacks(ran)
-        if self.is_up:
-            self.arm()
+        network.callbacks += ran
+        if network.callbacks >= network.collect_at:
+            network.collect()
+        if self.is_up and (due_us := loop.next_us()) is not None:
+            self._plan(due_us)

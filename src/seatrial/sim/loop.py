@@ -115,6 +115,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timer_number = 0
         self._timer_cancelled_count = 0
         self._left_of_turn = 0
+        self._first: tuple[int, int, events.TimerHandle] | None = None  # of the timers, and when that is by the world's
+        self._first_us = 0  # time, while the clock keeps this rate
+        self._first_rate = self._clock.rate
 
     def __del__(self) -> None:  # a crashed host's loop was never closed, and says nothing about it
         return
@@ -174,7 +177,15 @@ class SimLoop(asyncio.BaseEventLoop):
             heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]
         if not timers or timers[0][0] >= NEVER_US:
             return None
-        return self._clock.world_time(timers[0][0])
+        return self._first_due_us()
+
+    def _first_due_us(self) -> int:
+        """The world's time at which the first timer is due."""
+        first, clock = self._timers[0], self._clock
+        if first is not self._first or clock.rate is not self._first_rate:
+            self._first, self._first_rate = first, clock.rate
+            self._first_us = clock.world_time(first[0])
+        return self._first_us
 
     def _take_due_timers(self) -> None:
         """Move the timers that are due to the ready callbacks."""
@@ -197,19 +208,14 @@ class SimLoop(asyncio.BaseEventLoop):
         queue, callback_line, numbers, name = world.queue, host.network.trace.callback, current.numbers, host.name
         now_us = world.now_us
         limit_us = now_us + LOOKAHEAD_US
-        first, first_us = None, 0  # of the timers, and when that is by the world's time: clocks keep their rate here
         ran = 0
         left = self._left_of_turn
         while now_us < limit_us:
             if left == 0:
                 if queue and queue[0][0] < now_us:
                     break
-                if timers := self._timers:
-                    if timers[0] is not first:
-                        first = timers[0]
-                        first_us = self._clock.world_time(first[0])
-                    if first_us <= now_us:
-                        self._take_due_timers()
+                if self._timers and self._first_due_us() <= now_us:
+                    self._take_due_timers()
                 left = len(ready)
                 if left == 0:
                     break

@@ -39,9 +39,9 @@ CALLBACKS_BETWEEN_COLLECTIONS: Final = 50_000
 class SimNetwork:
     """Hosts and links of one world; made before the programs on it.
 
-    callbacks: how many ran on all hosts.  numbers: for tasks and futures.  trace: what happened, and its digest.
-    failures: what the spawned programs raised that failed.  graveyard: what crashed hosts were doing, so that none of
-    it is freed while the world goes on.
+    callbacks: how many ran on all hosts; collect_at: at how many of them the garbage is next collected.  numbers: for
+    tasks and futures.  trace: what happened, and its digest.  failures: what the spawned programs raised that failed.
+    graveyard: what crashed hosts were doing, so that none of it is freed while the world goes on.
     """
 
     def __init__(self, world: World, settings: Network | None = None, *, trace: Trace | None = None) -> None:
@@ -56,7 +56,7 @@ class SimNetwork:
         self._links: dict[tuple[str, str], Link] = {}
         self._connections = 0
         self.numbers = count(1)
-        self._collect_at = CALLBACKS_BETWEEN_COLLECTIONS
+        self.collect_at = CALLBACKS_BETWEEN_COLLECTIONS
 
     # Hosts
 
@@ -149,12 +149,10 @@ class SimNetwork:
         self._connections += 1
         return self._connections
 
-    def count_callbacks(self, count: int) -> None:
+    def collect(self) -> None:
         """Garbage is collected after a fixed number of callbacks: when it is decides which finalizers run when."""
-        self.callbacks += count
-        if self.callbacks >= self._collect_at:
-            self._collect_at += CALLBACKS_BETWEEN_COLLECTIONS
-            gc.collect()
+        self.collect_at += CALLBACKS_BETWEEN_COLLECTIONS
+        gc.collect()
 
 
 class _AsyncGenerators:

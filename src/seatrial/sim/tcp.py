@@ -129,18 +129,17 @@ class Direction:
         link = self.link
         if isinstance(segment, Control):
             delay_us, _ = link.transit(0)
-            self._travel(segment, delay_us)
-            return
-        size = len(segment)
-        self.inflight += size
-        delay_us, cut_at = link.transit(size)
-        if link.pieces:
-            self._send_pieces(segment, delay_us, link.pieces)
-        elif cut_at:
-            self._travel(segment[:cut_at], delay_us)
-            self._travel(segment[cut_at:], delay_us + link.least_delay_us())
         else:
-            self._travel(segment, delay_us)
+            size = len(segment)
+            self.inflight += size
+            delay_us, cut_at = link.transit(size)
+            if link.pieces:
+                self._send_pieces(segment, delay_us, link.pieces)
+                return
+            if cut_at:
+                self._travel(segment[:cut_at], delay_us)
+                segment, delay_us = segment[cut_at:], delay_us + link.least_delay_us()
+        self._travel(segment, delay_us)
 
     def _send_pieces(self, segment: bytes, delay_us: int, size: int) -> None:
         whole_from = min(len(segment), size * PIECES_MAX)

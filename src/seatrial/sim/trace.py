@@ -10,8 +10,8 @@ Knows nothing of what the lines mean.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+from asyncio import Task
 from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from typing import Any, Final
@@ -36,7 +36,7 @@ class Trace:
 
     def callback(self, now_us: int, host: str, callback: Any) -> None:
         owner = getattr(callback, "__self__", None)
-        if isinstance(owner, asyncio.Task):  # nearly every second one
+        if isinstance(owner, Task):  # nearly every second one
             name = getattr(owner.get_coro(), "__qualname__", "") or name_of(callback)
         else:
             name = getattr(callback, "__qualname__", "") or name_of(callback)
@@ -75,7 +75,7 @@ class Trace:
 def name_of(callback: Any) -> str:
     """What runs: the coroutine of a task's step, else the function; never an address."""
     owner = getattr(callback, "__self__", None)
-    if isinstance(owner, asyncio.Task):
+    if isinstance(owner, Task):
         return getattr(owner.get_coro(), "__qualname__", None) or type(owner.get_coro()).__name__
     name: str | None = getattr(callback, "__qualname__", None)
     if name is not None:

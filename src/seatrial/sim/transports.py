@@ -281,13 +281,17 @@ class SimTransport(asyncio.Transport):
         if not self._buffered:
             self._protocol.data_received(data)
             return
-        left = memoryview(data)
-        while left:
-            buffer = self._protocol.get_buffer(len(left))
-            count = min(len(buffer), len(left))
-            buffer[:count] = left[:count]
-            self._protocol.buffer_updated(count)
-            left = left[count:]
+        protocol, size = self._protocol, len(data)
+        buffer = protocol.get_buffer(size)
+        while len(buffer) < size:
+            count = len(buffer)
+            buffer[:] = data[:count]
+            protocol.buffer_updated(count)
+            data = data[count:]
+            size -= count
+            buffer = protocol.get_buffer(size)
+        buffer[:size] = data
+        protocol.buffer_updated(size)
 
     def _eof_received(self) -> None:
         if not self._closing and not self._protocol.eof_received():

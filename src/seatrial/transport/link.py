@@ -137,6 +137,7 @@ class PeerLink:
         self._failures = 0
         self._was_rejected = False
         self._flushed_us = 0
+        self._sign_of_life_us = limits.sign_of_life_us
         self._task: asyncio.Task[None] | None = None
         self.bytes_sent = 0
         self.messages_dropped = 0
@@ -227,7 +228,7 @@ class PeerLink:
             return
         self._pending, self._pending_bytes, self._pending_messages = [], 0, 0
         now = self._flushed_us = self._clock.now_us()
-        if connection.asked_us is None and now - connection.pinged_us >= self._limits.sign_of_life_us:
+        if connection.asked_us is None and now - connection.pinged_us >= self._sign_of_life_us:
             buffers.append(_PING)
             size += len(_PING)
             connection.asked_us = connection.pinged_us = now

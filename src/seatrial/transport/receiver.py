@@ -7,11 +7,13 @@ Knows nothing of what frames mean.
 from __future__ import annotations
 
 import asyncio
+import struct
 from abc import ABC, abstractmethod
 from typing import Final
 
-from seatrial.transport.codec import FRAME_HEADER, MalformedFrame
+from seatrial.transport.codec import MalformedFrame
 
+_HEADER: Final = struct.Struct("<Q")  # a FRAME_HEADER as one number: its length, its kind, three zero bytes
 _BUFFER_BYTES: Final = 64 << 10
 _SPARE_BYTES_MAX: Final = 1 << 20  # a larger buffer is not kept
 _OWN_BUFFER_FROM: Final = 16 << 10  # a frame of this size is received into a buffer of its own
@@ -74,10 +76,11 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
             self.failed(error)
 
     def _take_frames(self) -> None:
-        view, header_size = self._view, FRAME_HEADER.size
+        view, header_size = self._view, _HEADER.size
         while not self._ended and self._end - self._start >= header_size:
-            length, kind = FRAME_HEADER.unpack_from(view, self._start)
-            if bytes(view[self._start + 5 : self._start + header_size]) != b"\0\0\0":
+            (header,) = _HEADER.unpack_from(view, self._start)
+            length, kind = header & 0xFFFF_FFFF, header >> 32
+            if kind > 0xFF:
                 raise MalformedFrame("not the header of a frame")
             if length > self.frame_bytes_max:
                 raise OversizedFrame(f"a frame of {length} bytes; at most {self.frame_bytes_max} are allowed")
@@ -103,6 +106,6 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         left = self._end - self._start
         if left == 0:
             self._start = self._end = 0
-        elif _BUFFER_BYTES - self._start < _OWN_BUFFER_FROM + FRAME_HEADER.size:
+        elif _BUFFER_BYTES - self._start < _OWN_BUFFER_FROM + _HEADER.size:
             self._view[:left] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, left
