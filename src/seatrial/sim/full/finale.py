@@ -167,7 +167,7 @@ class Finale:
         deadline = loop.time() + SERVE_S
         client = self._kafka.new_client()
         for key in self._kafka.keys:
-            while not await self._kafka.append(client, key):
+            while await self._kafka.append([client], key):
                 client = self._kafka.new_client()
                 if loop.time() > deadline:
                     missing.append(f"an append to {key}")

@@ -120,33 +120,39 @@ class KafkaLoad:
             if self.stop.is_set() or burst <= 0:
                 return
             key = rng.choice(self.keys)
-            known = await asyncio.gather(*(self.append(client, key) for client in clients[:burst]))
-            for place, is_known in enumerate(known):
-                if not is_known:
-                    clients[place] = self._record.new_client()
+            unknown = await self.append(clients[:burst], key)
+            clients = [self._record.new_client() if client in unknown else client for client in clients]
 
-    async def append(self, client: int, key: str) -> bool:
-        """One record, once; False when nobody knows what became of it."""
+    async def append(self, clients: Sequence[int], key: str) -> set[int]:
+        """A record of each client, sent together, once; those clients of whose record nobody knows what became."""
         producer = await self._started_producer()
         if producer is None:
-            return True
-        self._values += 1
-        value = self._values
-        self._record.invoke(client, Request(f="append", key=key, value=value))
-        completion = Completion(type=OpType.INFO, error="cut off: the run ended")
+            return set()
         topic, _, partition = key.rpartition("/")
+        values: dict[int, int] = {}
+        sent: dict[int, asyncio.Future[Any]] = {}
+        told = "cut off: the run ended"
         try:
             async with asyncio.timeout(TRY_S):
-                payload = (b"%d" % value).ljust(self._load.payload_bytes)
-                sent = await producer.send_and_wait(topic, payload, partition=int(partition))
-            completion = Completion(type=OpType.OK, value=[sent.offset, value])
+                for client in clients:
+                    self._values += 1
+                    values[client] = self._values
+                    self._record.invoke(client, Request(f="append", key=key, value=self._values))
+                for client, value in values.items():
+                    payload = (b"%d" % value).ljust(self._load.payload_bytes)
+                    sent[client] = await producer.send(topic, payload, partition=int(partition))
+                await asyncio.wait(sent.values())
         except (KafkaError, TimeoutError, OSError, RuntimeError, AssertionError) as error:
-            self.last_error = f"append to {key}: {error!r}"
-            completion = Completion(type=OpType.INFO, error=repr(error))
-            self._replace_producer(producer)
+            told = repr(error)
         finally:
-            self._record.complete(client, completion)
-        return completion.type is OpType.OK
+            completions = {client: _completion(value, sent.get(client), told) for client, value in values.items()}
+            for client, completion in completions.items():
+                self._record.complete(client, completion)
+        unknown = {client for client, completion in completions.items() if completion.type is not OpType.OK}
+        if unknown:
+            self.last_error = f"append to {key}: {completions[min(unknown)].error}"
+            self._replace_producer(producer)
+        return unknown
 
     async def _started_producer(self) -> AIOKafkaProducer | None:
         """The one that is shared, started if need be; None where it could not be, after a pause."""
@@ -265,6 +271,15 @@ class KafkaLoad:
 def _place(key: str) -> TopicPartition:
     topic, _, partition = key.rpartition("/")
     return TopicPartition(topic, int(partition))
+
+
+def _completion(value: int, sent: asyncio.Future[Any] | None, told: str) -> Completion:
+    """What became of a record: `sent` is the client library's word on it, and `told` what there is to say without."""
+    if sent is None or not sent.done() or sent.cancelled():
+        return Completion(type=OpType.INFO, error=told)
+    if (error := sent.exception()) is not None:
+        return Completion(type=OpType.INFO, error=repr(error))
+    return Completion(type=OpType.OK, value=[sent.result().offset, value])
 
 
 def _pairs(records: Sequence[Any]) -> list[list[Any]]:

@@ -29,7 +29,7 @@ from seatrial.sim.trace import Trace
 from seatrial.sim.world import EventStorm, World
 from seatrial.workloads.recorder import Recorder
 
-SAMPLE_US: Final = 100_000
+SAMPLE_US: Final = 200_000
 EVENTS_A_SECOND_MAX: Final = 400_000  # of virtual time: more is a storm
 
 
