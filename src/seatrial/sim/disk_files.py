@@ -272,6 +272,9 @@ class SimWorker:
             result, syncs = self._files.run_job(job)
         except LifeEnded:
             return
+        if syncs <= 1:
+            self._tell((done, result))
+            return
         more_us = sum(self._disk.sync_takes_us() for _ in range(syncs - 1))
         self._disk.world.after(more_us, self._tell, (done, result))
 

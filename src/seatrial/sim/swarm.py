@@ -31,8 +31,9 @@ SIZES: Final[dict[Level, dict[int, int]]] = {
 }
 # Faults a virtual second: (least, most).
 PACE: Final[dict[Level, tuple[float, float]]] = {"core": (0.2, 8.0), "full": (0.1, 2.0)}
-# At the full level heartbeats of every 10 ms would be half of what a seed costs.
+# At the full level heartbeats of every 10 ms would be half of what a seed costs, and at 50 ms they are a third.
 HEARTBEAT_US_MIN: Final[dict[Level, int]] = {"core": 1, "full": 30_000}
+BEATS_IN_A_TIMEOUT: Final[dict[Level, tuple[float, float]]] = {"core": (3, 12), "full": (3, 8)}  # (fewest, most)
 LASTING: Final = (0.1, 4.0)  # election timeouts: (least, most)
 FAULTS_MAX: Final = 400
 RESTING: Final = 0.15  # share of full cases in which idle groups fall quiet, although a case has few of them
@@ -167,7 +168,7 @@ def _network(rng: Rng, level: Level) -> Network:
     tail = round(log_uniform(rng, 0.001, 0.1), 4) if rng.chance(0.6) else 0.0
     loss = round(log_uniform(rng, 0.001, 0.2), 4) if rng.chance(0.5) else 0.0
     duplicate = round(log_uniform(rng, 0.001, 0.2), 4) if rng.chance(0.5) else 0.0
-    split = round(rng.random(), 2) if rng.chance(0.5) else 0.0
+    split = round(log_uniform(rng, 0.02, 1), 2) if rng.chance(0.5) else 0.0  # each cut is one more event
     if level == "core":
         return Network(delay_us=(least, most), tail=tail, loss=loss, duplicate=duplicate)
     return Network(delay_us=(least, most), tail=tail, loss=loss / 4, split=split)
@@ -188,7 +189,7 @@ def _raft(rng: Rng, level: Level) -> Raft:
     rests = level == "full" and resting.chance(RESTING)
     return Raft(
         election_timeout_us=election_us,
-        heartbeat_us=max(round(election_us / rng.uniform(3, 12)), HEARTBEAT_US_MIN[level]),
+        heartbeat_us=max(round(election_us / rng.uniform(*BEATS_IN_A_TIMEOUT[level])), HEARTBEAT_US_MIN[level]),
         pre_vote=rng.chance(0.85),
         check_quorum=check_quorum,
         lease_reads=check_quorum and rng.chance(0.3),

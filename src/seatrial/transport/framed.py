@@ -250,8 +250,9 @@ class FramedTransport:
             for message in messages:
                 self._filters.send(group, message, self._filtered)
         else:
+            queue = self._queue
             for message in messages:
-                self._queue(group, message)
+                queue(group, message)
 
     def _filtered(self, group: int, message: Message) -> None:
         """What a filter made may be meant for another node than the message that it saw: for this one, too."""
@@ -326,11 +327,13 @@ class FramedTransport:
         assert self._receive is not None
         if connection.hello is not None and (peer := self._peers.get(connection.hello.sender)) is not None:
             peer.last_received_us = connection.received_us
-        for group, message in messages:
-            if self._filters is not None and self._filters.receiving:
+        if self._filters is not None and self._filters.receiving:
+            for group, message in messages:
                 self._filters.receive(group, message, self._filtered_in)
-            else:
-                self._receive(group, message)
+            return
+        receive = self._receive
+        for group, message in messages:
+            receive(group, message)
 
     def refused(self, connection: IncomingConnection, error: Exception) -> None:
         if isinstance(error, Rejected):

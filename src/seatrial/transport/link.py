@@ -138,6 +138,7 @@ class PeerLink:
         self._was_rejected = False
         self._flushed_us = 0
         self._sign_of_life_us = limits.sign_of_life_us
+        self._nearly_empty_bytes = limits.queue_bytes_max - _WRITE_BUFFER_HIGH
         self._task: asyncio.Task[None] | None = None
         self.bytes_sent = 0
         self.messages_dropped = 0
@@ -169,10 +170,10 @@ class PeerLink:
     def queue(self, group: GroupId, message: Message) -> None:
         """For the next `flush`; or drop it and count."""
         if type(message) is Heartbeat:
-            if self._has_room(heavy=False):
+            if self._is_nearly_empty() or self._has_room(heavy=False):
                 self._beats += (group, message.term, message.leader_commit, message.read_round)
         elif type(message) is HeartbeatResponse:
-            if self._has_room(heavy=False):
+            if self._is_nearly_empty() or self._has_room(heavy=False):
                 self._answers += (group, message.term, message.read_round)
         else:
             heavy = (
@@ -196,6 +197,12 @@ class PeerLink:
             return
         self._pending_bytes += size
         self._pending_messages += 1
+
+    def _is_nearly_empty(self) -> bool:
+        """Whether there is room without counting: the transport holds no more than its high-water mark."""
+        connection = self._connection
+        held = self._pending_bytes + (len(self._beats) + len(self._answers)) * 8
+        return held <= self._nearly_empty_bytes and (connection is None or not connection.paused)
 
     def _has_room(self, *, heavy: bool) -> bool:
         """Whether one more fits.  Heartbeats and votes still do where appends no longer do."""
