@@ -16,7 +16,6 @@ from typing import Any, Final
 import pytest
 
 from seatrial.plugin.inside import Order
-from seatrial.plugin.items import run_protocol
 from seatrial.plugin.measuring import measure_other_processes
 from seatrial.plugin.settings import SEED_MAX, Settings, Wanted
 from seatrial.plugin.zygotes import Zygotes
@@ -91,6 +90,8 @@ class Conductor:
         directory = self._root / f"{file_name(item.nodeid)}-{wanted.environment}-{seed}"
         keep = self._settings.keep
         if wanted.environment == "local":
+            from seatrial.plugin.items import run_protocol  # which imports what simulated tests import in their process
+
             self._root.mkdir(parents=True, exist_ok=True)
             return run_protocol(item, nextitem, wanted=wanted, seed=seed, directory=directory, keep=keep)
         temporary: Path = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a failed test leaves behind: a run directory with its report, and the lines that are printed.
+"""What a test that failed, or is to be kept, leaves behind: a run directory with its report, and the lines printed.
 
 Rule: whatever cannot be had is named in its place; failing to tell of a failure hides no failure.
 Knows nothing of pytest.
@@ -82,9 +82,7 @@ def _write_records(path: Path, records: Iterable[Op | FaultEvent | StatusSample]
 
 def _verdict(cluster: ScenarioCluster, wanted: Wanted, *, seed: int, replay: str, failure: str) -> dict[str, Json]:
     """The JSON object of verdict.json (`report.summary`): the test itself is one of the checkers."""
-    last_line = failure.strip().splitlines()[-1] if failure.strip() else ""
-    anomaly = Anomaly(name="test-failed", message=last_line, detail={"failure": failure})
-    verdicts = [Verdict(checker="test", validity=Validity.INVALID, anomalies=(anomaly,)), *cluster.records.verdicts]
+    verdicts = [_verdict_of_test(failure), *cluster.records.verdicts]
     ended = Counter(op.type.value for op in cluster.records.history if op.type is not OpType.INVOKE)
     injected = Counter(event.fault for event in cluster.records.faults if event.type == "inject")
     bit = Counter(event.fault for event in cluster.records.faults if event.type == "heal" and event.bit)
@@ -99,3 +97,11 @@ def _verdict(cluster: ScenarioCluster, wanted: Wanted, *, seed: int, replay: str
         "faults": {"injected": dict(injected), "bit": dict(bit)},
         "checkers": [asdict(verdict) | {"validity": verdict.validity.name} for verdict in verdicts],
     }
+
+
+def _verdict_of_test(failure: str) -> Verdict:
+    if not failure:
+        return Verdict(checker="test", validity=Validity.VALID)
+    said = [line[2:].strip() for line in failure.splitlines() if line.startswith("E ")] or failure.strip().splitlines()
+    anomaly = Anomaly(name="test-failed", message=said[0], detail={"failure": failure})
+    return Verdict(checker="test", validity=Validity.INVALID, anomalies=(anomaly,))

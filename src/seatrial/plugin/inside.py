@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from seatrial.plugin.settings import Wanted
 
 LEFT_OUT: Final = ("no:terminal", "no:xdist")
+# What has changed the process already is not imported again when a bug is planted.
+KEPT: Final = ("seatrial.sim.escape", "seatrial.sim.shim", "seatrial.sim.launch", "seatrial.sim.forked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,9 @@ def collect(preparation: Preparation, go_on: Callable[[], NoReturn]) -> NoReturn
         from seatrial.sim.mutants_catalogue import MUTANTS
         from seatrial.sim.mutation import plant
 
+        kept = {name: sys.modules[name] for name in KEPT}
         plant(MUTANTS[preparation.mutant])
+        sys.modules.update(kept)
         from seatrial.plugin import inside as anew
 
         anew.collect_file(preparation, go_on)

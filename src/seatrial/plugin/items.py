@@ -36,6 +36,7 @@ class Running:
     wanted: Wanted
     seed: int
     directory: Path
+    keep: bool
     stage: Stage | None = None
     failed: bool = False
 
@@ -47,7 +48,7 @@ def run_protocol(
     item: pytest.Item, nextitem: pytest.Item | None, *, wanted: Wanted, seed: int, directory: Path, keep: bool
 ) -> list[pytest.TestReport]:
     """Set-up, call and tear-down; the reports, which nobody has been told of."""
-    running = item.stash[RUNNING] = Running(wanted=wanted, seed=seed, directory=directory)
+    running = item.stash[RUNNING] = Running(wanted=wanted, seed=seed, directory=directory, keep=keep)
     properties = list(item.user_properties)
     item.runtest = functools.partial(_run_test, item, running)  # type: ignore[method-assign,arg-type]
     try:
@@ -155,9 +156,9 @@ def complete(report: pytest.TestReport, item: pytest.Item) -> None:
     running = item.stash[RUNNING]
     if report.when == "call" and running.stage is not None and (digest := running.stage.digest()) is not None:
         _tell(report, item, "trace", digest)
-    if not report.failed:
+    if not report.failed and not (running.keep and report.when == "call" and report.passed):
         return
-    running.failed = True
+    running.failed = running.failed or report.failed
     section, page = leave_behind(
         running.directory,
         stage=running.stage,

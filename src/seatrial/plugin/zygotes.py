@@ -111,6 +111,7 @@ class Zygotes:
         config = self._config
         option = {name: value for name, value in vars(config.option).items() if _is_plain(value)}
         temporary: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        option.pop("file_or_dir", None)
         option |= {name: value for name, value in RESET.items() if name in option}
         option |= {
             "rootdir": str(config.rootpath),
