@@ -20,7 +20,7 @@ from typing import Any
 from seatrial.cluster.completion import to_the_end
 from seatrial.cluster.connectivity import Cuts, Link
 from seatrial.cluster.drivers.base import LinkStyle
-from seatrial.cluster.errors import ClusterError
+from seatrial.cluster.errors import ClusterError, Unavailable
 from seatrial.cluster.proxy.client import ProxyClient, ProxyError
 
 # Any of these above zero proves that a toxic acted; the others of its counters only say that it was there.
@@ -57,15 +57,22 @@ class LinkFault:
         return any(self.evidence.get(name) for name in PROOF) if self.observed else None
 
 
-def places_of(style: LinkStyle, link: Link) -> tuple[Place, Place]:
-    """The two places that bytes from one node to another can pass."""
+def places_of(style: LinkStyle, link: Link, newcomers: Sequence[int] = ()) -> tuple[Place, Place]:
+    """The two places that bytes from one node to another can pass.
+
+    newcomers: nodes that joined while the cluster ran, in that order.  Those who were there before are all told one
+    address of theirs; they know a proxy of their own for each of those.
+    """
     source, target = link
-    if style is LinkStyle.PER_LINK:
-        return Place(f"{source}-{target}", "upstream"), Place(f"{target}-{source}", "downstream")
-    return (
-        Place(f"to-{target}", "upstream", caller_name(source)),
-        Place(f"to-{source}", "downstream", caller_name(target)),
-    )
+    order = {node: number for number, node in enumerate(newcomers, start=1)}
+
+    def dialled(by: int, to: int) -> tuple[str, str | None]:
+        if style is LinkStyle.PER_LINK and order.get(to, 0) <= order.get(by, 0):
+            return f"{by}-{to}", None
+        return f"to-{to}", caller_name(by)
+
+    (there, caller), (back, called) = dialled(source, target), dialled(target, source)
+    return Place(there, "upstream", caller), Place(back, "downstream", called)
 
 
 def proxy_names(style: LinkStyle, nodes: Iterable[int]) -> dict[str, tuple[int | None, int]]:
@@ -89,13 +96,22 @@ class Links:
         self._ours = ours
         self._number = 0
         self._callers: dict[str, list[int]] = {}
+        self._newcomers: list[int] = []
         self.cuts = Cuts()
 
     async def set_caller(self, node: int, pids: Sequence[int]) -> None:
         """Tell the proxy which processes are this node now, where it needs to know callers."""
-        if self._style is LinkStyle.PER_DESTINATION:
-            self._callers[caller_name(node)] = list(pids)
+        self._callers[caller_name(node)] = list(pids)
+        if self._style is LinkStyle.PER_DESTINATION or self._newcomers:
             await _all([self._client.set_callers(self._callers)])
+
+    async def add_node(self, node: int, proxies: Sequence[Mapping[str, Any]]) -> None:
+        """A node has come that was not there at first, with the proxies (`newcomer_proxies`) to and from it."""
+        if not self._ours:
+            raise Unavailable("a real Toxiproxy cannot tell callers apart, which links to a new node need")
+        await _all([self._client.populate(proxies), self._client.set_callers(self._callers)])
+        self._nodes = (*self._nodes, node)
+        self._newcomers.append(node)
 
     @contextlib.asynccontextmanager
     async def applied(
@@ -114,7 +130,7 @@ class Links:
         placed = [
             (link, place, f"{kind}-{self._number}-{link[0]}-{link[1]}-{place.stream}")
             for link in links
-            for place in places_of(self._style, link)
+            for place in places_of(self._style, link, self._newcomers)
         ]
         added: list[tuple[Link, Place, str]] = []
         if severs:

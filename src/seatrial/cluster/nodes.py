@@ -105,6 +105,10 @@ class Nodes(NodeGroup):
         """Where clients reach the node."""
         return self.driver.addresses(self._node(node).place)
 
+    def _add_place(self, place: NodePlace) -> None:
+        self._nodes[place.node] = _Node(place)
+        self.nodes = (*self.nodes, place.node)
+
     def data_directory(self, node: int) -> Path:
         """What the node stores is below it."""
         return self._node(node).place.directory

@@ -6,12 +6,13 @@ Rule: as in `nodes` and `cluster`.  Knows nothing of how the processes and proxi
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from seatrial.cluster.cluster import Cluster
 from seatrial.cluster.drivers.base import Driver, NodePlace
+from seatrial.cluster.errors import ClusterError
 from seatrial.cluster.links import Links
 from seatrial.cluster.message_filters import FilterFault, NodeFilters, filtered
 from seatrial.cluster.node_group import ExitReport
@@ -28,6 +29,8 @@ class ProcessCluster(Nodes, Cluster):
         Nodes.__init__(self, driver, run, places, start_timeout=spec.start_timeout)
         Cluster.__init__(self)
         self.spec = spec
+        # Set where there are proxies; makes those of a node that the cluster did not begin with.
+        self.make_place: Callable[[int], Awaitable[NodePlace]] | None = None
         self._proxies: Links | None = None
         self._filters: list[NodeFilters] = []  # of the faults under way
 
@@ -52,6 +55,25 @@ class ProcessCluster(Nodes, Cluster):
             for filters in list(self._filters):
                 await filters.ending(node)
         return await super()._end(node, number, timeout)
+
+    @property
+    def proxies(self) -> Links | None:
+        """Those between the nodes; None where there are none."""
+        return self._proxies
+
+    async def add_node(self, node: int) -> str:
+        """A node of this new number, down, on an empty directory, that will wait to be made a member; the peer address
+        under which it is to be made one.
+
+        Raises ClusterError for a number that was used before, and where there are no links.
+        """
+        if node in self.nodes:
+            raise ClusterError(f"there is a node {node} already; the cluster has {list(self.nodes)}")
+        if self.make_place is None:
+            raise ClusterError("nodes can be added to a cluster with links: start it with ClusterSpec(links=True)")
+        place = await self.make_place(node)
+        self._add_place(place)
+        return place.advertised
 
     async def _ask(self, node: int, *, digest: bool) -> tuple[NodeStatus, ...]:
         return await self.driver.status(self._node(node).place, self._http, digest=digest)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from seatrial.cluster.completion import to_the_end
@@ -62,11 +63,12 @@ async def spawn_cluster(what: int | ClusterSpec = 3, *, boot: bool = True) -> As
         if temporary is not None:
             cluster.processes.remove_at_end(temporary.root)
         if spec.links and spec.nodes > 1:
-            client = ProxyClient(await _proxy_url(cluster, lease))
-            links = await _links(cluster, client, lease)
+            links = await _links(cluster, lease)
             cluster.attach(links)
             if spec.toxiproxy is not None:  # it lives on without us
                 stack.push_async_callback(lambda: to_the_end(links.delete()))
+        if spec.links:
+            cluster.make_place = partial(_newcomer, cluster, lease)
         if boot:
             await cluster.start_all()
         yield cluster
@@ -93,6 +95,35 @@ def _peer_address(spec: ClusterSpec, driver: Driver, lease: AddressLease, node: 
     if driver.link_style is LinkStyle.PER_DESTINATION:
         return lease.address(PROXY_SLOT + peer, port)
     return lease.address(PROXY_SLOT + node, port + peer) if node != peer else lease.address(node, port)
+
+
+async def _newcomer(cluster: ProcessCluster, lease: AddressLease, node: int) -> NodePlace:
+    """The place of a node that joins, its links to and from all others led through proxies."""
+    links = cluster.proxies
+    if links is None:  # the first link that there is
+        links = await _links(cluster, lease)
+        for other in cluster.nodes:
+            await links.set_caller(other, [cluster.node_state(other).pid])
+        cluster.attach(links)
+    ports, slot = cluster.driver.ports, PROXY_SLOT + node
+    upstream = {other: lease.address(other, ports["peer"]) for other in (*cluster.nodes, node)}
+    advertised = lease.address(slot, ports["peer"])
+    peers = {other: lease.address(slot, ports["peer"] + other) for other in cluster.nodes}
+    proxies = {f"to-{node}": (advertised, node)} | {f"{node}-{to}": (peers[to], to) for to in cluster.nodes}
+    await links.add_node(
+        node,
+        [
+            {"name": name, "listen": listen, "upstream": upstream[to], "enabled": True}
+            for name, (listen, to) in proxies.items()
+        ],
+    )
+    return NodePlace(
+        node=node,
+        directory=cluster.run.node(node) / "data",
+        listen={service: lease.address(node, port) for service, port in ports.items()},
+        peers=peers,
+        advertised=advertised,
+    )
 
 
 async def _proxy_url(cluster: ProcessCluster, lease: AddressLease) -> str:
@@ -125,8 +156,9 @@ async def _until_proxy_answers(url: str, process: NodeProcess) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _links(cluster: ProcessCluster, client: ProxyClient, lease: AddressLease) -> Links:
+async def _links(cluster: ProcessCluster, lease: AddressLease) -> Links:
     """Create every proxy.  Raises Unavailable for a Toxiproxy that cannot do what this system needs."""
+    client = ProxyClient(await _proxy_url(cluster, lease))
     style = cluster.driver.link_style
     ours = (await client.version()).ours
     if style is LinkStyle.PER_DESTINATION and not ours:

@@ -71,12 +71,20 @@ class TrialHosts:
         self.world = World(seed, events_max=int(EVENTS_A_SECOND_MAX * (duration_s + SECONDS_BESIDE_FAULTS)))
         self.network = SimNetwork(self.world, case.network, trace=Trace(None))
         self.observer = Observer(self.world, case)
-        values = {**values, "test_hooks": True}
-        self.servers = {
-            node: TrialServer(self.network, case, node, self.observer, values) for node in range(1, nodes + 1)
-        }
+        self._case, self._options = case, {**values, "test_hooks": True}
+        self.servers: dict[int, TrialServer] = {}
+        for node in range(1, nodes + 1):
+            self.add_server(node)
         self.observer.logs = lambda: {host_name(node): server.last_log() for node, server in self.servers.items()}
         self.harness = self.network.add_host("harness")
+
+    def add_server(self, node: int) -> TrialServer:
+        """Another machine, not started; one of those that the cluster begins with up to its size, else one that waits
+        to be made a member."""
+        assert node not in self.servers, f"there is a node {node} already"
+        server = TrialServer(self.network, self._case, node, self.observer, self._options)
+        self.servers[node] = server
+        return server
 
     def link(self, source: int, target: int) -> Link:
         return self.network.link(host_name(source), host_name(target))

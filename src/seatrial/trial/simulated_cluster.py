@@ -92,6 +92,16 @@ class SimulatedCluster(Cluster):
     def _seen(self, node: int) -> str:
         return self.node_state(node).describe()
 
+    def add_node(self, node: int) -> dict[str, str]:
+        """A node of this new number, down, on an empty disk, that will wait to be made a member; its addresses."""
+        if node in self._hosts.servers:
+            raise ClusterError(f"there is a node {node} already; the cluster has {list(self.nodes)}")
+        server = self._hosts.add_server(node)
+        server.enabled = True
+        self.nodes = (*self.nodes, node)
+        self._exits[node] = 0
+        return server.addresses()
+
     # -- lives and deaths
 
     async def start(self, node: int, timeout: float | None = None) -> None:

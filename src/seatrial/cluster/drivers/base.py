@@ -32,12 +32,15 @@ class NodePlace:
 
     `listen`: service name -> where it listens; always has "peer", the one the other nodes talk to.
     `peers`: for every node, itself included, the peer address under which this node is to reach it.
+    `advertised`: of a node that joins a cluster which runs already, the peer address that all others are told; "" of
+    those with which the cluster begins.
     """
 
     node: int
     directory: Path
     listen: Mapping[str, str]
     peers: Mapping[int, str]
+    advertised: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

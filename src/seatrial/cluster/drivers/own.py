@@ -69,6 +69,7 @@ class OwnDriver:
             *("--http-addr", place.listen["http"]),
             *("--rack", rack_of(place.node)),
             *("--data-dir", str(place.directory)),
+            *(("--join", "wait", "--advertise-raft", place.advertised) if place.advertised else ()),
             *self._flags,
         ]
         return Command(argv=tuple(argv))
