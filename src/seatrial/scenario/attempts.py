@@ -50,7 +50,7 @@ async def until_done(
         except Refused as error:
             if unknown:
                 raise Unavailable(f"{what}: {error}, after an attempt without an answer", definite=False) from error
-            raise Refused(f"{what}: {error}") from error
+            raise Refused(f"{what}: {error}", code=error.code) from error
         except NoAnswer as error:
             attempts += 1
             unknown = unknown or not error.definite

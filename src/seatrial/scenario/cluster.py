@@ -9,14 +9,16 @@ a deadline, 10 s where none is given.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import fields
 from typing import Any
 
 from seatrial.checkers.base import Evidence
 from seatrial.cluster.cluster import STATUS_TIMEOUT_S, Cluster, LinkControl
-from seatrial.cluster.connectivity import Link
+from seatrial.cluster.connectivity import Link, connected_majority
 from seatrial.cluster.drivers.base import NodeAddresses
 from seatrial.cluster.errors import ClusterError, NodeExited
 from seatrial.cluster.message_filters import FilterFault
@@ -30,6 +32,7 @@ from seatrial.scenario.faults import FaultLog, RecordedLinks
 from seatrial.scenario.judging import demand_valid, judge
 from seatrial.scenario.key_value import KeyValue
 from seatrial.scenario.log import Log
+from seatrial.scenario.members import Members
 from seatrial.scenario.messages import Direction, by_rule, on_links
 from seatrial.scenario.patience import TIMEOUT_S
 from seatrial.scenario.records import HistoryHandle, Records
@@ -57,6 +60,7 @@ class ScenarioCluster(Cluster):
     def __init__(self, inner: Cluster, surroundings: Surroundings, *, seed: int) -> None:
         super().__init__()
         self._inner = inner
+        self._members = inner.nodes
         self._surroundings = surroundings
         self.driver = inner.driver
         self.seed = seed
@@ -64,6 +68,7 @@ class ScenarioCluster(Cluster):
         self.records = Records(surroundings.clock)
         self.history = HistoryHandle(self.records)
         self.kv = KeyValue(self, self.system, self.rng.child("kv"))
+        self.members = Members(self)
         self._faults = FaultLog(self.records, self.connected_majority)
         self._logs: dict[str, Log] = {}
         self._traffics = self._damages = self._filters = 0  # so far; each draws from a stream of its own
@@ -132,7 +137,8 @@ class ScenarioCluster(Cluster):
             nodes=self.nodes,
             duration_ns=self.records.now_ns(),
         )
-        verdicts = judge(evidence, names, atomic=self.driver.status_is_atomic)
+        hosts = {(node, status.group) for node in self.nodes for status in self._last_status.get(node, ())}
+        verdicts = judge(evidence, names, atomic=self.driver.status_is_atomic, hosts=hosts)
         self.records.verdicts += verdicts
         demand_valid(verdicts)
 
@@ -168,7 +174,8 @@ class ScenarioCluster(Cluster):
 
     @property
     def nodes(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self._inner.nodes
+        """The members; a node that was removed may still run."""
+        return self._members
 
     @property
     def unexpected_exits(self) -> list[NodeExited]:  # type: ignore[override]
@@ -196,6 +203,21 @@ class ScenarioCluster(Cluster):
 
     def _seen(self, node: int) -> str:
         return self._inner._seen(node)
+
+    # -- members that come and go (`members`)
+
+    async def new_node(self) -> tuple[int, Mapping[str, str]]:
+        """A node that runs and waits to be made a member: its number, never used before, and its addresses."""
+        node = max(self._inner.nodes) + 1
+        return node, await self._surroundings.add_node(node)
+
+    def member_came(self, node: int) -> None:
+        """From now on it counts as one of `nodes`."""
+        self._members = tuple(sorted({*self._members, node}))
+
+    def member_left(self, node: int) -> None:
+        """From now on it does not; it can still be killed, started and cut off by its number."""
+        self._members = tuple(other for other in self._members if other != node)
 
     # -- lives and deaths
 
@@ -283,7 +305,9 @@ class ScenarioCluster(Cluster):
         return self._inner.has_links
 
     def connected_majority(self) -> tuple[int, ...] | None:
-        return self._inner.connected_majority()
+        if not self.has_links:
+            return super().connected_majority()
+        return connected_majority(self.nodes, self.running(), self._inner.links.cuts)
 
     def filtered(
         self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
@@ -362,6 +386,33 @@ class ScenarioCluster(Cluster):
     async def heal_everything(self, timeout: float = TIMEOUT_S) -> None:
         await super().heal_everything(timeout)
 
+    @contextlib.asynccontextmanager
+    async def watch(self, every: float = 0.05) -> AsyncIterator[None]:
+        """Ask all nodes for their status again and again, from entering to leaving, so that `check` can judge what
+        they said all along: one leader a term, terms and commits that never go back."""
+        task = asyncio.ensure_future(self._watch(every))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self, every: float) -> None:
+        while True:
+            await self.statuses()
+            await asyncio.sleep(every)
+
+    def leaders_seen(self, group: str | None = None) -> dict[int, set[int]]:
+        """For each term that any node told of, who said that it leads the group in it; of all statuses so far."""
+        name = group or self.driver.group
+        seen: dict[int, set[int]] = {}
+        for sample in self.records.statuses:
+            if sample.group == name and sample.term is not None:
+                leaders = seen.setdefault(sample.term, set())
+                if sample.role == "leader":
+                    leaders.add(sample.node)
+        return dict(sorted(seen.items()))
+
     async def look(self) -> None:
         """Ask every node for its status, so that it is in the records."""
         await self.statuses()
@@ -380,5 +431,6 @@ class ScenarioCluster(Cluster):
     async def close(self) -> None:
         """Close the clients of the test."""
         await self.kv.close()
+        await self.members.close()
         for log in self._logs.values():
             await log.close()

@@ -39,10 +39,14 @@ class Unavailable(NotDone):
 
 
 class Refused(NotDone):
-    """The system understood it and will not do it, whoever is asked and however often: too large, no such node, …"""
+    """The system understood it and will not do it, whoever is asked and however often: too large, no such node, …
 
-    def __init__(self, message: str) -> None:
+    code: the system's own word for the reason, where it has one.
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message, definite=True)
+        self.code = code
 
 
 class CheckFailed(AssertionError):

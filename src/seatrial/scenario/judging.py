@@ -7,7 +7,7 @@ Knows nothing of clusters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from seatrial.checkers.availability import Availability
@@ -51,13 +51,17 @@ def fitting(evidence: Evidence) -> list[str]:
     return names
 
 
-def judge(evidence: Evidence, names: Sequence[str], *, atomic: bool) -> list[Verdict]:
-    """The verdict of each of these checkers, or of those that fit where none is named."""
+def judge(
+    evidence: Evidence, names: Sequence[str], *, atomic: bool, hosts: Collection[tuple[int, str]]
+) -> list[Verdict]:
+    """The verdict of each of these checkers, or of those that fit where none is named.
+
+    hosts: which node holds which group now; who gave one up, or has left, need not keep up with it.
+    """
     verdicts: list[Verdict] = []
     for name in names or fitting(evidence):
         checker = by_name(name, atomic=atomic)
-        seen = replace(evidence, history=_with_stale_reads(evidence.history)) if name == "sessions" else evidence
-        verdicts += run_checkers([checker], seen)
+        verdicts += run_checkers([checker], _shown_to(name, evidence, hosts))
     if not verdicts:
         reason = "nothing to check: no operation was acknowledged, and no node was asked for its status"
         verdicts.append(Verdict(checker="scenario", validity=Validity.UNKNOWN, reason=reason))
@@ -69,6 +73,15 @@ def demand_valid(verdicts: Sequence[Verdict]) -> None:
     bad = [verdict for verdict in verdicts if verdict.validity is not Validity.VALID]
     if bad:
         raise CheckFailed(bad)
+
+
+def _shown_to(name: str, evidence: Evidence, hosts: Collection[tuple[int, str]]) -> Evidence:
+    if name == "sessions":
+        return replace(evidence, history=_with_stale_reads(evidence.history))
+    if name == "replica-equality":
+        statuses = [sample for sample in evidence.statuses if (sample.node, sample.group) in hosts]
+        return replace(evidence, statuses=statuses, nodes=())
+    return evidence
 
 
 def _with_stale_reads(history: History) -> History:

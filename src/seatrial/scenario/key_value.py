@@ -88,6 +88,11 @@ class KeyValue:
         self._clients: list[_Client] = []
         self._sessions: list[KeyValue] = []
 
+    @property
+    def group(self) -> str | None:
+        """The Raft group behind the store, as `wait_for_leader` takes it; None: the one that is meant anyway."""
+        return "kv" if self._system == "own" else None
+
     def session(self, via: int | None = None) -> KeyValue:
         """The store as one client sees it, which stays one client in the history and does one thing at a time: for
         read-your-writes and monotonic reads.  via: the node it speaks to, where an operation names none."""
@@ -244,7 +249,7 @@ class KeyValue:
                 definite = error.definite or request.f in ("read", STALE_READ)
                 raise NoAnswer(f"node {node}: {error}", definite=definite) from error
             except Refused as error:
-                raise Refused(f"node {node}: {error}") from error
+                raise Refused(f"node {node}: {error}", code=error.code) from error
 
         what = f"{request.f} of {request.key}"
         return await until_done(what, at_a_node, timeout=timeout, attempt_s=ATTEMPT_S, retries=retries, again=again)

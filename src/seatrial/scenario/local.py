@@ -111,8 +111,10 @@ class LocalSurroundings:
         path.write_bytes(change(content, rng))
         return f"{kind} of {path.name}"
 
-    async def add_node(self, node: int, *, join: Sequence[str] | None) -> dict[str, Any]:
-        raise NotHere("not yet")
+    async def add_node(self, node: int) -> dict[str, str]:
+        raft_address = await self._cluster.add_node(node)
+        await self._cluster.start(node)
+        return {"raft_addr": raft_address}
 
 
 def _refuse(what: str, needs: str) -> NoReturn:

@@ -20,7 +20,7 @@ from seatrial.env import Clock, Rng
 from seatrial.faults.base import Injection
 from seatrial.scenario.cluster import ScenarioCluster
 from seatrial.scenario.damage import end_of, is_log_file, newest, torn_write
-from seatrial.scenario.errors import BrokenPromise, NotHere
+from seatrial.scenario.errors import BrokenPromise
 from seatrial.scenario.surroundings import DAMAGES, Environment
 from seatrial.sim.full.http import LeanHttp
 from seatrial.sim.network import run as run_world
@@ -195,8 +195,10 @@ class SimulatedSurroundings:
 
     # -- nodes that come later
 
-    async def add_node(self, node: int, *, join: Sequence[str] | None) -> dict[str, Any]:
-        raise NotHere("not yet")
+    async def add_node(self, node: int) -> dict[str, str]:
+        addresses = self._cluster.add_node(node)
+        await self._cluster.start(node)
+        return addresses
 
 
 def _tear(server: TrialServer, rng: Rng) -> str:

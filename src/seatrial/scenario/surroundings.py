@@ -50,8 +50,8 @@ class Surroundings(Protocol):
     async def damage(self, node: int, kind: str, rng: Rng) -> str:
         """Damage what a node that is down has stored; what was done, in a line.  kind: one of DAMAGES."""
 
-    async def add_node(self, node: int, *, join: Sequence[str] | None) -> dict[str, Any]:
-        """Make and start a node that the cluster never had, on empty storage; its addresses, as members are added by.
+    async def add_node(self, node: int) -> dict[str, str]:
+        """Make and start a node that the cluster never had, on empty storage: it waits to be made a member.
 
-        join: URLs of members that it shall ask to be added; None: it waits until somebody has it added.
+        Its addresses, as `POST /api/v1/members` takes them.
         """
