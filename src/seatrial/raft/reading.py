@@ -46,6 +46,9 @@ def begin_round(core: Core, leadership: Leadership) -> None:
 
 
 def round_answered(core: Core, leadership: Leadership) -> None:
+    """More of the peers answered a round: confirm what waits for a quorum of them, where anything does."""
+    if not (leadership.lease.is_on or len(leadership.reads)):
+        return
     reached = leadership.quorum_round()
     leadership.lease.confirmed(reached)
     for read in leadership.reads.confirmed(reached):

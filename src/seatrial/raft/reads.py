@@ -117,16 +117,17 @@ class Lease:
     The promise counts from the round's sending, and is shortened by the clocks' greatest drift (`RaftConfig.lease_us`).
     """
 
-    __slots__ = ("_broken", "_duration_us", "_sent", "_until_us")
+    __slots__ = ("_broken", "_duration_us", "_sent", "_until_us", "is_on")
 
     def __init__(self, duration_us: int) -> None:
-        self._duration_us = duration_us  # 0: leases are off
+        self.is_on = duration_us > 0
+        self._duration_us = duration_us
         self._sent: deque[tuple[int, int]] = deque()  # (round, when it was sent)
         self._until_us = 0
         self._broken = False
 
     def round_sent(self, number: int, now_us: int) -> None:
-        if self._duration_us:
+        if self.is_on:
             self._sent.append((number, now_us))
 
     def confirmed(self, number: int) -> None:
