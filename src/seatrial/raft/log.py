@@ -223,22 +223,30 @@ class RaftLog:
             return None
         index = prev_index
         last = self.last_index
+        if index == last:
+            self._extend(entries)
+            return self.last_index
         for position, entry in enumerate(entries):
             index += 1
             if index > last:
-                new = entries[position:] if position else entries
-                self._tail.extend(new)
-                self.unsaved = True
-                self.last_index = prev_index + len(entries)
-                self.last_term = new[-1].term
-                for entry in new:
-                    if entry.kind == CONFIGURATION:
-                        self._take_configuration(entry)
+                self._extend(entries[position:])
                 break
             if self.term(index) != entry.term:
                 self._replace_from(index, entries[position:])
                 break
         return prev_index + len(entries)
+
+    def _extend(self, entries: Sequence[Entry]) -> None:
+        """A leader's new entries, behind the last one."""
+        if not entries:
+            return
+        self._tail.extend(entries)
+        self.unsaved = True
+        self.last_index += len(entries)
+        self.last_term = entries[-1].term
+        for entry in entries:
+            if entry.kind == CONFIGURATION:
+                self._take_configuration(entry)
 
     def _replace_from(self, index: int, entries: Sequence[Entry]) -> None:
         assert index > self.commit_index, f"entry {index} is committed (to {self.commit_index}) and cannot be replaced"

@@ -214,15 +214,16 @@ class RaftNode:
         log, messages, after_save = core.log, core.messages, core.messages_after_save
         applied = log.last_applied
         applies = log.commit_index > applied and log.durable_index > applied and log.installing is None
-        if after_save or log.unsaved or core.state_changed:
-            ready = Ready(None, _NO_ENTRIES, None, messages, after_save, _NO_ENTRIES, _NO_READS, None, None)
-            if log.unsaved or core.state_changed:
-                self._fill_in_changes(ready)
-                if after_save or ready.entries or ready.hard_state is not None or ready.snapshot is not None:
-                    self._taken.append(ready)
-            else:
+        changed, unsaved = core.state_changed, log.unsaved
+        if after_save or unsaved or changed:
+            entries, snapshot = log.begin_save() if unsaved else (_NO_ENTRIES, None)
+            hard_state = self._unsaved_hard_state(unsaved) if unsaved or changed else None
+            ready = Ready(hard_state, entries, snapshot, messages, after_save, _NO_ENTRIES, _NO_READS, None, None)
+            if after_save or entries or hard_state is not None or snapshot is not None:
                 self._taken.append(ready)
             core.messages_after_save = []
+            if changed:
+                self._tell_changes(ready)
         elif messages or applies or (core.read_states and self._answerable(core.read_states)):
             ready = Ready(None, _NO_ENTRIES, None, messages, _NO_MESSAGES, _NO_ENTRIES, _NO_READS, None, None)
         else:
@@ -243,21 +244,13 @@ class RaftNode:
             return Ready(None, _NO_ENTRIES, None, _NO_MESSAGES, _NO_MESSAGES, _NO_ENTRIES, _NO_READS, None, None)
         return ready
 
-    def _fill_in_changes(self, ready: Ready) -> None:
-        """What is to be saved, and who leads and takes part now."""
-        core, log, saved = self._core, self._core.log, self._saved
-        saves = log.unsaved
-        if saves:
-            ready.entries, ready.snapshot = log.begin_save()
-        # Term and vote must be durable; the commit index (volatile in figure 2) goes along with what is saved.
-        unchanged = core.term == saved.term and core.voted_for == saved.voted_for
-        if not unchanged or (saves and log.commit_index != saved.commit_index):
-            ready.hard_state = self._saved = HardState(core.term, core.voted_for, log.commit_index)
-        if core.state_changed:
-            ready.role_changed = self._untold_soft_state()
-            core.state_changed = False
-            if core.configuration_changed:
-                ready.configuration_changed = self._untold_configuration()
+    def _tell_changes(self, ready: Ready) -> None:
+        """Who leads and who takes part now."""
+        core = self._core
+        ready.role_changed = self._untold_soft_state()
+        core.state_changed = False
+        if core.configuration_changed:
+            ready.configuration_changed = self._untold_configuration()
 
     def advance(self, ready: Ready, now_us: int) -> None:
         """`ready` and all earlier ones are durable.  Call once for each, in order."""
@@ -274,6 +267,15 @@ class RaftNode:
                 replication.own_disk_advanced(core, core.leadership)
         if core.role == CANDIDATE and ready.hard_state is not None and ready.hard_state.term == core.term:
             election.own_vote_is_durable(core)
+
+    def _unsaved_hard_state(self, something_is_saved: bool) -> HardState | None:
+        """Term and vote must be durable; the commit index (volatile in figure 2) goes along with what is saved."""
+        core, saved, commit_index = self._core, self._saved, self._core.log.commit_index
+        unchanged = core.term == saved.term and core.voted_for == saved.voted_for
+        if unchanged and (not something_is_saved or commit_index == saved.commit_index):
+            return None
+        state = self._saved = HardState(core.term, core.voted_for, commit_index)
+        return state
 
     def _answerable(self, states: list[ReadState]) -> list[ReadState]:
         applied = self._core.log.last_applied
