@@ -230,7 +230,7 @@ class Client:
         self._operation = None
         operation.ended = True
         recorder = self._recorder
-        recorder.counts[type_.value] += 1
+        recorder.counts[type_._value_] += 1  # `value` is a call
         value = operation.value
         if result is not None:
             if operation.reads:

@@ -229,9 +229,10 @@ class RecordDisk:
             self._enqueue((hard_state, entries, snapshot, False, done))
             return
         # As _enqueue, without the call: this is done for every entry on every node.
-        self._queue.append((hard_state, entries, snapshot, False, done))
         if self._batch is None:
-            self._begin_sync()
+            self._begin_sync([(hard_state, entries, snapshot, False, done)])
+        else:
+            self._queue.append((hard_state, entries, snapshot, False, done))
 
     def save_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Keep a snapshot of the local state machine; read from when it is durable."""
@@ -249,20 +250,20 @@ class RecordDisk:
         if self.fault and self.fault != "sync" and self.fault != "read":
             self._fail("EIO" if self.fault == "write" else "ENOSPC")
             return
-        self._queue.append(save)
         if self._batch is None:
-            self._begin_sync()
+            self._begin_sync([save])
+        else:
+            self._queue.append(save)
 
-    def _begin_sync(self) -> None:
-        batch = self._batch = self._queue
-        self._queue = []
+    def _begin_sync(self, batch: list[Save]) -> None:
+        self._batch = batch
         delay = self._sync_low + int(self._random() * self._sync_spread)
         if self.sync_more_us:
             delay += self.sync_more_us
             self.slow_syncs += 1
         world = self._world
-        world.sequence += 1
-        heappush(world.queue, (world.now_us + delay, world.sequence, self._synced, batch))
+        world.sequence = number = world.sequence + 1
+        heappush(world.queue, (world.now_us + delay, number, self._synced, batch))
 
     def _synced(self, batch: list[Save]) -> None:
         if batch is not self._batch:
@@ -287,8 +288,10 @@ class RecordDisk:
                 _write(save, durable)
                 if made_here:
                     _write(save, self._seen)
-        if self._queue:
-            self._begin_sync()
+        queue = self._queue
+        if queue:
+            self._queue = []
+            self._begin_sync(queue)
         else:
             self._batch = None
         for _, _, _, _, done in batch:

@@ -283,8 +283,8 @@ class Host(HostParts):
             self._say(text)
         if ready.messages:
             self.outbox.send(ready.messages, role == LEADER)
-        if ready.hard_state is not None or ready.entries or ready.snapshot is not None:
-            self._saving.append((ready, True))
+        if ready.entries or ready.hard_state is not None or ready.snapshot is not None:
+            self._saving.append(ready)
             if self.crash_point and self._crash_here("before-save"):
                 return False
             if ready.snapshot is not None:
@@ -296,7 +296,7 @@ class Host(HostParts):
                 return False
         elif ready.messages_after_save or self._raft is None:
             if self._saving:
-                self._saving.append((ready, False))
+                self._saving.append(ready)
             else:
                 finishes = True
         if ready.committed:
@@ -330,9 +330,9 @@ class Host(HostParts):
         clock = self.clock
         self._now_us = clock.now_us() if clock.drifts else now + clock.ahead_us
         try:
-            self._finish(saving.popleft()[0])
-            while saving and not saving[0][1]:
-                self._finish(saving.popleft()[0])
+            self._finish(saving.popleft())
+            while saving and not saving[0].must_sync:
+                self._finish(saving.popleft())
             if self.up:
                 self.drive()
         except ReadFailed:

@@ -120,6 +120,6 @@ class HostParts:
         self._now_us = 0  # on its own clock, when it was last called
         self._random = world.stream(f"node {self.node_id}").random
         self._backlog: list[tuple[Callable[[Any], None], Any]] = []
-        self._saving: deque[tuple[Ready, bool]] = deque()  # (Ready, whether it has a save of its own)
+        self._saving: deque[Ready] = deque()  # on their way to the disk, and what waits behind them
         self._timer = 0  # number of the one timer that counts
         self._armed_us: int | None = None  # on the node's own clock
