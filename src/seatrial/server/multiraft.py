@@ -81,6 +81,7 @@ class MultiRaft:
         )
         self._beat_timer: asyncio.TimerHandle | None = None
         self._campaigning: set[GroupId] = set()
+        self._began = 0  # groups that stood for election since `_campaigning` was brought up to date
 
     async def start(self) -> None:
         """Listen for peers and dial them."""
@@ -143,7 +144,7 @@ class MultiRaft:
     @property
     def may_campaign(self) -> bool:
         """Whether another group may stand for election now (`CAMPAIGNS_MAX`)."""
-        return len(self._campaigning) < CAMPAIGNS_MAX
+        return len(self._campaigning) + self._began < CAMPAIGNS_MAX
 
     def role_changed(self, replica: Replica) -> None:
         if replica.node.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
@@ -220,6 +221,7 @@ class MultiRaft:
 
     def _process(self) -> None:
         self._scheduled = False
+        self._began = 0
         dirty, self._dirty = self._dirty, []
         try:
             for replica in dirty:
@@ -298,10 +300,12 @@ class MultiRaft:
                 self._arm(replica, now_us + self._raft.election_timeout_us)
                 return
             quiet.remind(replica, now_us)
-        elif replica.group not in self._campaigning and not self.may_campaign and not replica.has_open_reads:
-            reached("an election was postponed because too many were under way")
-            self._arm(replica, now_us + POSTPONED_US)
-            return
+        elif replica.group not in self._campaigning and not replica.has_open_reads:
+            if not self.may_campaign:
+                reached("an election was postponed because too many were under way")
+                self._arm(replica, now_us + POSTPONED_US)
+                return
+            self._began += 1
         replica.tick(now_us)
 
     def _beat(self) -> None:
