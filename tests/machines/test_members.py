@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from seatrial import marks
 from seatrial.machines.metadata import (
     AddNode,
     AssignReplicas,
@@ -123,9 +124,11 @@ def test_a_node_that_was_never_added_cannot_register_unless_it_is_a_founder() ->
 
 
 def test_a_node_that_comes_back_with_an_empty_directory_is_refused_with_what_to_do() -> None:
+    marks.taken()
     cluster = Cluster()
     refused = cluster.do(RegisterNode(1, "r1:1", "k1", 9092, "h1:1", directory=99))
     assert refused.error == MetadataError.DIRECTORY_DIFFERS
+    assert "a node came back with another data directory and was refused" in marks.taken()
     assert "seatrial members replace 1 NEW-ID" in refused.message
     assert cluster.add(1, directory=99).error == MetadataError.DIRECTORY_DIFFERS
     assert cluster.do(RegisterNode(1, "new:1", "k1", 9092, "h1:1", directory=1)).error == MetadataError.NONE
@@ -259,33 +262,39 @@ def test_an_order_that_changes_moves_nothing() -> None:
 
 def test_a_late_report_of_an_earlier_target_settles_nothing() -> None:
     """The same nodes as now, but of a target that was changed and changed back: members of between may be left."""
+    marks.taken()
     cluster = Cluster((1, 2, 3), nodes=4)
     late = SettleReplicas(cluster.topic.topic_id, 0, cluster.partition().target_index)
     cluster.assign(2, 3, 4)
     cluster.assign(1, 2, 3, override=True)
     assert cluster.do(late).error == MetadataError.CHANGE_PENDING
+    assert "a partition's leader reported a target that had been changed meanwhile" in marks.taken()
     assert not cluster.partition().settled
 
 
 def test_a_node_that_left_comes_back_only_when_all_old_replicas_are_gone() -> None:
+    marks.taken()
     cluster = Cluster((1, 2, 3), nodes=6)
     cluster.assign(4, 5, 6)
     cluster.settle()
     assert cluster.partition().lingering == (1, 2, 3)
     cluster.gone(1)
     assert cluster.assign(1, 5, 6) == MetadataError.FORMER_REPLICA, "2 and 3 may still think that they lead"
+    assert "a replica was refused on a node that had held it, while old replicas lingered" in marks.taken()
     cluster.gone(2)
     cluster.gone(3)
     assert cluster.assign(1, 5, 6) == MetadataError.NONE
 
 
 def test_a_replica_reported_gone_before_the_target_changed_does_not_count() -> None:
+    marks.taken()
     cluster = Cluster((1, 2, 3), nodes=4)
     cluster.assign(2, 3, 4)
     cluster.settle()
     late = ReplicaGone(cluster.topic.topic_id, 0, cluster.partition().target_index, 1)
     cluster.assign(2, 3)
     assert cluster.do(late).error == MetadataError.CHANGE_PENDING
+    assert "a replica was reported gone for a target that had been changed meanwhile" in marks.taken()
     assert cluster.partition().lingering == (1,)
     assert cluster.gone(1) == MetadataError.NONE
     assert cluster.partition().lingering == ()

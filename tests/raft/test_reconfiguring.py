@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from raft_network import Disk, Host, Network, entries_of
 
+from seatrial import marks
 from seatrial.raft import (
     ADD_LEARNER,
     ADD_VOTER,
@@ -434,6 +435,7 @@ def test_a_removed_leader_takes_nothing_new_while_it_hands_over() -> None:
 
 
 def test_a_removed_leader_without_an_heir_steps_down_after_an_election_timeout() -> None:
+    marks.taken()
     network = cluster()
     removal = network.propose_change((REMOVE, 1))
     network.propose(b"x", at=1)
@@ -445,6 +447,7 @@ def test_a_removed_leader_without_an_heir_steps_down_after_an_election_timeout()
     assert network[1].node.is_leader
     network.advance(100_000)
     assert not network[1].node.is_leader
+    assert "a removed leader stepped down without an heir" in marks.taken()
 
 
 def test_a_demoted_leader_becomes_a_learner_that_does_not_lead() -> None:

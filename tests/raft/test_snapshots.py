@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raft_network import Host, Network
 
+from seatrial import marks
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.messages import (
     AppendEntriesResponse,
@@ -190,12 +191,14 @@ def test_entries_that_follow_a_snapshot_wait_for_it() -> None:
 
 
 def test_a_leader_without_a_usable_snapshot_waits_for_one() -> None:
+    marks.taken()
     network = behind()
     disk = network[1].disk
     snapshot, disk.durable.snapshot = disk.durable.snapshot, None
     network.advance(500_000)
     assert network[3].commands() == []
     assert network[1].node.status().peers[THREE].state == "probe"
+    assert "no snapshot that helps a follower was there yet" in marks.taken()
     disk.durable.snapshot = snapshot
     network.advance(500_000)
     assert network[3].commands() == COMMANDS

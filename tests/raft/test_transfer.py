@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from raft_network import Network
 
+from seatrial import marks
 from seatrial.raft import NotLeader, ProposalDropped, Role
 from seatrial.raft.ids import NodeId, Term
 from seatrial.raft.messages import Configuration, RequestVote, TimeoutNow
@@ -98,6 +99,7 @@ def test_voters_ignore_stickiness_for_a_transfer() -> None:
 
 @pytest.mark.parametrize("role", [Role.CANDIDATE, Role.LEADER])
 def test_a_timeout_now_is_ignored_where_it_makes_no_sense(role: Role) -> None:
+    marks.taken()
     network = Network(3, pre_vote=False)
     if role == Role.LEADER:
         network.elect(1)
@@ -107,6 +109,7 @@ def test_a_timeout_now_is_ignored_where_it_makes_no_sense(role: Role) -> None:
     network.drop()
     network.deliver_one(TimeoutNow(TWO, ONE, network[1].node.term))
     assert (network[1].node.role, network.under_way) == (role, [])
+    assert "an order to campaign was ignored" in marks.taken()
 
 
 def test_a_learner_never_campaigns_not_even_by_order() -> None:

@@ -34,6 +34,8 @@ PACE: Final[dict[Level, tuple[float, float]]] = {"core": (0.2, 8.0), "full": (0.
 # At the full level heartbeats of every 10 ms would be half of what a seed costs, and at 50 ms they are a third.
 HEARTBEAT_US_MIN: Final[dict[Level, int]] = {"core": 1, "full": 30_000}
 BEATS_IN_A_TIMEOUT: Final[dict[Level, tuple[float, float]]] = {"core": (3, 12), "full": (3, 8)}  # (fewest, most)
+# A machine's state at the core level is a few hundred bytes, and is to be sent in more than one chunk.
+CHUNK_BYTES_MIN: Final[dict[Level, int]] = {"core": 16, "full": 256}
 LASTING: Final = (0.1, 4.0)  # election timeouts: (least, most)
 FAULTS_MAX: Final = 400
 RESTING: Final = 0.15  # share of full cases in which idle groups fall quiet, although a case has few of them
@@ -198,7 +200,7 @@ def _raft(rng: Rng, level: Level) -> Raft:
         max_uncommitted_bytes=round(log_uniform(rng, 64, 1 << 20)),
         snapshot_entries=round(log_uniform(rng, 5, 1_000)),
         keep_entries=round(log_uniform(rng, 1, 200)),
-        snapshot_chunk_bytes=round(log_uniform(rng, 256, 64 << 10)),
+        snapshot_chunk_bytes=round(log_uniform(rng, CHUNK_BYTES_MIN[level], 64 << 10)),
         quiet_groups=1 if rests else Raft().quiet_groups,
         quiet_beats=resting.integer(1, 8) if rests else Raft().quiet_beats,
     )

@@ -6,12 +6,13 @@ INVALID while a mark of their level was never reached.
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from seatrial.sim.coverage import OUT_OF_REACH, PACKAGES, marks_in_code, never_reached
+from seatrial.sim.coverage import OWNED_BY_TESTS, PACKAGES, marks_in_code, never_reached, owner
 from seatrial.sim.hunt import Draw, hunt
 
 SEEDS = 60
@@ -110,9 +111,19 @@ def test_the_full_level_answers_for_the_whole_server_wing() -> None:
     assert set(marks_in_code("core")) < set(marks_in_code("full"))
 
 
-def test_what_is_out_of_reach_is_in_the_code_tested_elsewhere_and_not_asked_for() -> None:
-    for level, marks in OUT_OF_REACH.items():
-        assert set(marks) <= set(marks_in_code(level))
-        for why in marks.values():
-            assert (SOURCE.parents[1] / why.rsplit(": ", 1)[1]).exists(), why
-    assert not any(mark in missed for mark in OUT_OF_REACH["full"] for missed in never_reached("full", ()))
+def test_every_mark_has_one_owner_and_the_core_owns_what_it_runs() -> None:
+    owners = {name: owner(name) for name in marks_in_code("full")}
+    assert {name for name, who in owners.items() if who == "core"} == set(marks_in_code("core")) - set(OWNED_BY_TESTS)
+    asked = {line.split("  (")[0] for level in PACKAGES for line in never_reached(level, ())}
+    assert asked == set(owners) - set(OWNED_BY_TESTS)
+
+
+@pytest.mark.parametrize("mark", OWNED_BY_TESTS)
+def test_a_mark_that_no_search_is_asked_for_is_in_the_code_and_asserted_by_its_test(mark: str) -> None:
+    assert mark in marks_in_code("full")
+    why, test = OWNED_BY_TESTS[mark]
+    path, name = test.split("::")
+    tree = ast.parse((SOURCE.parents[1] / path).read_text())
+    bodies = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    texts = {node.value for body in bodies for node in ast.walk(body) if isinstance(node, ast.Constant)}
+    assert why and mark in texts, f"{test} does not name the mark"
