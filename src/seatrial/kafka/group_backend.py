@@ -123,11 +123,11 @@ class GroupBackend(Protocol):
 
 
 def java_hash(text: str) -> int:
-    """Java's `String.hashCode`, without its sign: by that, Kafka finds a group's partition of `__consumer_offsets`."""
+    """The absolute value of Java's `String.hashCode` (0 of its least): how Kafka finds a group's partition."""
     value = 0
     for unit in memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H"):
         value = (31 * value + unit) & 0xFFFFFFFF
-    return value & 0x7FFFFFFF
+    return value if value < 1 << 31 else ((1 << 32) - value) & 0x7FFFFFFF
 
 
 def shard_of(group_id: str, shards: int) -> int:
