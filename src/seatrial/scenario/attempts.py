@@ -36,23 +36,27 @@ async def until_done(
 ) -> T:
     """What an attempt returns; it is given its number, from 0, and the seconds that it has.
 
-    attempt_s: of one attempt of several; the only one (`retries` False) has all the time.  again: an attempt whose
-    outcome is unknown may be repeated.
+    attempt_s: of the first of several attempts; one after an attempt that used all of its time has twice as much, and
+    the only one (`retries` False) has it all.  again: an attempt whose outcome is unknown may be repeated; where it may
+    not, none is cut short.
     Raises Refused, or Unavailable when time is up; anything that is not NoAnswer or Refused comes through.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     attempts, unknown = 0, False
     while True:
-        left = deadline - loop.time()
+        begun = loop.time()
+        seconds = max(0.001, min(attempt_s, deadline - begun) if retries and again else deadline - begun)
         try:
-            return await attempt(attempts, max(0.001, min(attempt_s, left) if retries else left))
+            return await attempt(attempts, seconds)
         except Refused as error:
             if unknown:
                 raise Unavailable(f"{what}: {error}, after an attempt without an answer", definite=False) from error
             raise Refused(f"{what}: {error}", code=error.code) from error
         except NoAnswer as error:
             attempts += 1
+            if loop.time() >= begun + seconds:
+                attempt_s *= 2
             unknown = unknown or not error.definite
             left = deadline - loop.time()
             if not retries or left <= 0 or (unknown and not again):

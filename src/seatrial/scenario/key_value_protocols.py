@@ -141,16 +141,14 @@ class EtcdApi:
         compare = {"key": encode(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
         change = put_of(key, text) if text is not None else {"requestDeleteRange": {"key": encode(key)}}
         try:
-            async with asyncio.timeout(timeout_s):
-                return await transact(http, base, compare=[compare], success=[change])
-        except (TimeoutError, httpx.HTTPError, EtcdError) as error:
+            return await transact(http, base, compare=[compare], success=[change], exchange_s=timeout_s)
+        except (httpx.HTTPError, EtcdError) as error:
             raise _failed(error) from error
 
     async def _ask(self, http: Any, base: str, path: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(timeout_s):
-                return await post(http, base, path, dict(body))
-        except (TimeoutError, httpx.HTTPError, EtcdError) as error:
+            return await post(http, base, path, dict(body), exchange_s=timeout_s)
+        except (httpx.HTTPError, EtcdError) as error:
             raise _failed(error) from error
 
 

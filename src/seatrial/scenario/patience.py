@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from seatrial.scenario.errors import NotDone
 
@@ -23,9 +23,15 @@ class NeverSo(AssertionError, TimeoutError):
     """What `eventually` waited for did not come."""
 
 
-async def eventually(
-    condition: Callable[[], T | Awaitable[T]], timeout: float = TIMEOUT_S, *, every: float = PAUSE_S
-) -> T:
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], timeout: float = ..., *, every: float = ...) -> T: ...
+
+
+@overload
+async def eventually(condition: Callable[[], T], timeout: float = ..., *, every: float = ...) -> T: ...
+
+
+async def eventually(condition: Callable[[], Any], timeout: float = TIMEOUT_S, *, every: float = PAUSE_S) -> Any:
     """Ask again and again until the answer is true, and return it.
 
     The condition may be a coroutine function.  An AssertionError, and an operation that was not done, count as "not
@@ -49,13 +55,33 @@ async def eventually(
         await asyncio.sleep(every)
 
 
+@overload
 async def retry(
-    action: Callable[[], T | Awaitable[T]],
+    action: Callable[[], Awaitable[T]],
+    on: type[Exception] | tuple[type[Exception], ...] = ...,
+    timeout: float = ...,
+    *,
+    pause: float = ...,
+) -> T: ...
+
+
+@overload
+async def retry(
+    action: Callable[[], T],
+    on: type[Exception] | tuple[type[Exception], ...] = ...,
+    timeout: float = ...,
+    *,
+    pause: float = ...,
+) -> T: ...
+
+
+async def retry(
+    action: Callable[[], Any],
     on: type[Exception] | tuple[type[Exception], ...] = NotDone,
     timeout: float = TIMEOUT_S,
     *,
     pause: float = PAUSE_S,
-) -> T:
+) -> Any:
     """Do it until it raises none of these errors; pauses grow from `pause` to 0.2 s.
 
     At the deadline the last error is raised as it is, with a note.  Other errors are raised at once.

@@ -109,10 +109,18 @@ class SimulatedCluster(Cluster):
         if server.host.is_up:
             raise ClusterError(f"node {node} is already {self.node_state(node).describe()}")
         server.holds = 0
+        exits = len(server.exits)
         server.start()
         await self._until(
-            lambda: server.serving, f"answer of node {node} after its start", timeout or START_TIMEOUT_S, node
+            lambda: server.serving or len(server.exits) > exits,
+            f"answer of node {node} after its start",
+            timeout or START_TIMEOUT_S,
+            node,
         )
+        if len(server.exits) > exits:
+            server.hold()  # as a process that ended: nobody starts it again but by name
+            error = server.exits[exits][1]
+            raise NodeExited(f"node {node}", error.status, f"{error}\n{self._log(node)}")
 
     async def kill(self, node: int) -> ExitReport:
         return self._ended(node, -signal.SIGKILL)

@@ -45,10 +45,12 @@ def put_of(key: str, value: Json) -> Json:
     return {"requestPut": {"key": encode(key), "value": encode(str(value))}}
 
 
-async def post(http: httpx.AsyncClient, base: str, path: str, body: Json) -> dict[str, Any]:
+async def post(
+    http: httpx.AsyncClient, base: str, path: str, body: Json, *, exchange_s: float = EXCHANGE_S
+) -> dict[str, Any]:
     """One exchange.  Raises httpx.HTTPError when there was no answer, EtcdError when it is an error."""
     try:
-        async with asyncio.timeout(EXCHANGE_S):
+        async with asyncio.timeout(exchange_s):
             response = await http.post(f"{base}/v3/{path}", json=body)
     except TimeoutError as error:
         raise httpx.ReadTimeout("the answer took too long") from error
@@ -74,9 +76,11 @@ async def put(http: httpx.AsyncClient, base: str, key: str, value: Json) -> None
     await post(http, base, "kv/put", {"key": encode(key), "value": encode(str(value))})
 
 
-async def transact(http: httpx.AsyncClient, base: str, *, compare: Json, success: Json) -> bool:
+async def transact(
+    http: httpx.AsyncClient, base: str, *, compare: Json, success: Json, exchange_s: float = EXCHANGE_S
+) -> bool:
     """Whether the comparisons held and `success` was therefore applied."""
-    answer = await post(http, base, "kv/txn", {"compare": compare, "success": success})
+    answer = await post(http, base, "kv/txn", {"compare": compare, "success": success}, exchange_s=exchange_s)
     return answer.get("succeeded") is True
 
 
