@@ -18,11 +18,11 @@ import msgspec
 
 from seatrial.sim.budget import malformed, over_budget
 from seatrial.sim.case import Case, Level, Violation
-from seatrial.sim.console import Console, describe_outcome, describe_report
+from seatrial.sim.console import Console, describe_outcome, describe_report, describe_shrinking
 from seatrial.sim.coverage import never_reached
 from seatrial.sim.hunt import Draw, Failing, Report, hunt
 from seatrial.sim.regression import pasteable_test, save
-from seatrial.sim.shrink import shrink
+from seatrial.sim.shrink import Progress, shrink
 from seatrial.sim.single import Runner, single_runner
 from seatrial.sim.sources import SourcesChanged
 from seatrial.sim.zygote import ZygoteFailed
@@ -153,10 +153,17 @@ def _one_case(asked: Asked, console: Console) -> int:
 
 def _shrunk(runner: Runner, case: Case, asked: Asked, console: Console) -> tuple[Case, Violation]:
     """The smaller case; it and a test to paste are printed."""
-    smaller, violation = shrink(case, runner.first_violation, told=console.shrinking)
+    last: list[Progress] = []
+
+    def told(progress: Progress) -> None:
+        last[:] = [progress]
+        console.shrinking(progress)
+
+    smaller, violation = shrink(case, runner.first_violation, told=told)
     console.close()
     if not asked.json:
-        print(f"\nthe smallest case found that breaks {violation.name} ({violation.message}):\n")
+        print(f"\nthe smallest case found that breaks {violation.name} ({violation.message}):")
+        print(describe_shrinking(last[0], case) + "\n")
         print(smaller.to_toml())
         print("as a test:\n")
         print(pasteable_test(smaller, violation))

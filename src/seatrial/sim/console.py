@@ -100,6 +100,12 @@ def shrink_line(progress: Progress) -> Text:
     return line
 
 
+def describe_shrinking(last: Progress, first: Case) -> str:
+    """What it came to, when it has ended: how small, in how many runs, and whether nothing smaller was left to try."""
+    how = f"after {last.runs:,} runs the time was over: it may go further" if last.is_late else f"in {last.runs:,} runs"
+    return f"{_size(first)} became {_size(last.case)} {how}"
+
+
 def _size(case: Case) -> str:
     faults = f"{len(case.faults)} fault{'' if len(case.faults) == 1 else 's'}"
     return f"{faults}, {case.nodes} nodes, {case.duration_us / 1e6:g} s"

@@ -39,12 +39,16 @@ AFTER_US: Final = 1_000  # how long a case goes on after its violation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A moment of shrinking: what is tried, how many cases were run, and the smallest so far."""
+    """A moment of shrinking: what is tried, how many cases were run, and the smallest so far.
+
+    is_late: the time is over, and more might have helped.
+    """
 
     doing: str
     runs: int
     case: Case
     violation: Violation
+    is_late: bool = False
 
 
 class NotFailing(ValueError):
@@ -136,7 +140,15 @@ class _Shrinker:
         return self._clock.now_us() >= self._until_us
 
     def _say(self) -> None:
-        self._told(Progress(doing=self._doing, runs=self._runs, case=self.case, violation=self.violation))
+        self._told(
+            Progress(
+                doing=self._doing,
+                runs=self._runs,
+                case=self.case,
+                violation=self.violation,
+                is_late=self._late(),
+            )
+        )
 
     def _fails(self, candidate: Case) -> bool:
         """Whether the candidate fails in the same way; it is then the smallest so far."""

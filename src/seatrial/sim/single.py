@@ -7,12 +7,12 @@ hunt, so that its digest is that of the hunt.  About the real process: it prints
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from seatrial.sim.case import Case, Level, Outcome, Violation
-from seatrial.sim.hunt import CASE_SECONDS_MAX, run_case_of, run_quietly
+from seatrial.sim.hunt import CASE_SECONDS_MAX, run_case_of, run_quietly, run_to_first_violation
 from seatrial.sim.zygote import Died, Zygote, crashed
 
 
@@ -43,11 +43,14 @@ class _Forked:
         function = run_quietly if trace_to is None else _run_on_stdout if trace_to is sys.stdout else _run_on_stderr
         if trace_to is not None:
             trace_to.flush()  # the other process writes to the same file
+        return self._outcome(function, case)
+
+    def _outcome(self, function: Callable[[Case], Outcome], case: Case) -> Outcome:
         outcome = self._zygote.run(function, case, timeout_s=CASE_SECONDS_MAX)
         return crashed(outcome) if isinstance(outcome, Died) else outcome
 
     def first_violation(self, case: Case) -> Violation | None:
-        return _first(self.run(case))
+        return _first(self._outcome(run_to_first_violation, case))
 
 
 @contextmanager
@@ -56,7 +59,7 @@ def single_runner(level: Level) -> Iterator[Runner]:
     if level == "core":
         yield _Here()
         return
-    with Zygote(run_quietly, run_case_of(level)) as zygote:
+    with Zygote(run_quietly, run_to_first_violation, run_case_of(level)) as zygote:
         yield _Forked(zygote)
 
 

@@ -87,13 +87,19 @@ def test_a_stale_read_is_found(make_case: MakeCase, make_fault: MakeFault) -> No
 
 
 @pytest.mark.slow
-def test_a_vote_given_twice_is_found(make_case: MakeCase, make_fault: MakeFault) -> None:
+def test_a_vote_given_twice_is_found_and_the_run_can_end_there(make_case: MakeCase, make_fault: MakeFault) -> None:
     """The switch also lets the election timers coincide; crashes of all make for many elections."""
     faults = [make_fault("crash", 0.6 + 0.7 * place, 0.1, nodes=(1, 2, 3), mode="kill") for place in range(4)]
     raft = Raft(election_timeout_us=200_000, heartbeat_us=40_000, pre_vote=False)
     case = make_case(*faults, seconds=3.5, raft=raft, load=Load(rate=5.0, kafka_rate=5.0))
-    names = {violation.name for violation in run_case(case, unsafe=frozenset({"forget-vote"})).violations}
+    unsafe = frozenset({"forget-vote"})
+    whole = run_case(case, unsafe=unsafe)
+    names = {violation.name for violation in whole.violations}
     assert "election-safety" in names, names
+    stopped = run_case(case, unsafe=unsafe, stops_at_first=True)
+    first, same = whole.violations[0], stopped.violations[0]
+    assert (same.name, same.message, same.at_us) == (first.name, first.message, first.at_us)
+    assert stopped.virtual_us < first.at_us + 1_000 < whole.virtual_us
 
 
 def test_a_case_of_another_level_is_refused() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from seatrial.sim.budget import malformed, over_budget
 from seatrial.sim.case import Case, Fault, Network, Raft, Violation
+from seatrial.sim.console import describe_shrinking
 from seatrial.sim.shrink import NotFailing, Progress, shrink, shrink_list
 from seatrial.sim.swarm import draw_case
 
@@ -211,8 +212,11 @@ def test_shrinking_ends_in_time_with_the_best_so_far() -> None:
         clock.now += 1
         return violation() if "crash" in kinds(case) else None
 
-    smaller, _ = shrink(crowded(), find, seconds=10, clock=clock)
+    told: list[Progress] = []
+    smaller, _ = shrink(crowded(), find, seconds=10, clock=clock, told=told.append)
     assert clock.now <= 12
+    assert told[-1].is_late
+    assert "the time was over: it may go further" in describe_shrinking(told[-1], crowded())
     assert "crash" in kinds(smaller)
     assert len(smaller.faults) < len(crowded().faults)
 
@@ -222,6 +226,8 @@ def test_progress_tells_what_is_tried_and_the_smallest_so_far() -> None:
     smaller, _ = shrink(crowded(), when(lambda case: "crash" in kinds(case)), told=told.append)
     assert {progress.doing for progress in told} >= {"remove faults", "close gaps"}
     assert told[-1].case == smaller
+    assert not told[-1].is_late
+    assert describe_shrinking(told[-1], crowded()).endswith(f"in {told[-1].runs} runs")
     assert [progress.runs for progress in told] == sorted(progress.runs for progress in told)
 
 

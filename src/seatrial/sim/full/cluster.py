@@ -6,19 +6,24 @@ Knows nothing of faults, loads and verdicts.
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from typing import Any, Final
 
 from seatrial.sim.case import Case
 from seatrial.sim.full.observer import Observer
 from seatrial.sim.full.server_host import HTTP_PORT, KAFKA_PORT, ServerHost, host_name
 from seatrial.sim.hosts import SimHost
 from seatrial.sim.links import Link
-from seatrial.sim.network import SimNetwork
+from seatrial.sim.network import SimNetwork, run
 from seatrial.sim.trace import Trace
 from seatrial.sim.world import World
 from seatrial.workloads.base import Endpoint
 
 LOG_LINES_SHOWN: Final = 12
+
+
+class Enough(Exception):
+    """A promise was broken, and nobody asks for more."""
 
 
 class Cluster:
@@ -39,6 +44,17 @@ class Cluster:
         self.kafka_host: SimHost = self.network.add_host("client-kafka")
         self.kv_host: SimHost = self.network.add_host("client-kv")
         self.operator: SimHost = self.network.add_host("operator")
+
+    def run(self, until_us: int, *, until: asyncio.Future[Any] | None = None) -> bool:
+        """As `network.run`.  Raises Enough where the observer is to stop at the first violation, and there is one."""
+        self._raise_if_enough()
+        ended = run(self.world, until_us, until=until)
+        self._raise_if_enough()
+        return ended
+
+    def _raise_if_enough(self) -> None:
+        if self.observer.stops_at_first and self.observer.violations:
+            raise Enough
 
     def say(self, text: str) -> None:
         """A line of the trace, with the time."""

@@ -20,7 +20,6 @@ from seatrial.sim.full.kafka_load import KafkaLoad
 from seatrial.sim.full.kv_load import KvLoad
 from seatrial.sim.full.server_host import ServerHost
 from seatrial.sim.hosts import SimHost
-from seatrial.sim.network import run
 
 FLUSH_US: Final = 4_500_000  # for operations in flight: more than any client's own time limit
 POWER_OFF_US: Final = 20_000
@@ -53,7 +52,7 @@ class Finale:
                 self._cluster.observer.report("liveness", f"healed, and not recovered in time: {missing}")
                 self._cluster.sample()
                 return
-            run(self._world, self._world.now_us + POLL_US)
+            self._cluster.run(self._world.now_us + POLL_US)
         self._serve()
         self._cluster.sample()
 
@@ -61,7 +60,7 @@ class Finale:
         """Let operations in flight end while the nodes are as the faults left them."""
         deadline_us = self._world.now_us + FLUSH_US
         while self._world.now_us < deadline_us and not all(load.done() for load in self._loads):
-            run(self._world, self._world.now_us + POLL_US)
+            self._cluster.run(self._world.now_us + POLL_US)
         for load in self._loads:
             if not load.done():
                 load.cancel()
@@ -72,7 +71,7 @@ class Finale:
         self._cluster.observer.unreadable.clear()
         for server in self._cluster.nodes.values():
             server.crash(power=True)
-        run(self._world, self._world.now_us + POWER_OFF_US)
+        self._cluster.run(self._world.now_us + POWER_OFF_US)
         self._cluster.start()
 
     # ---- converging ------------------------------------------------------------------------------------------------
@@ -181,7 +180,7 @@ class Finale:
 
     def _within(self, host: SimHost, work: Coroutine[Any, Any, list[str]], who: str, last: Any) -> None:
         task = host.spawn(work, name=who)
-        in_time = run(self._world, self._world.now_us + int(3 * SERVE_S * 1e6), until=task)
+        in_time = self._cluster.run(self._world.now_us + int(3 * SERVE_S * 1e6), until=task)
         missing = task.result() if in_time else ["an answer"]
         if missing:
             self._cluster.observer.report(

@@ -84,7 +84,7 @@ class Observer:
 
     damaged: nodes whose disks were damaged on purpose, which may refuse to serve; unreadable: those on which a read
     was made to fail, which may until it reads again; exits: how nodes ended by themselves.  tell: given a line of the
-    trace for each message and each change of role.
+    trace for each message and each change of role.  stops_at_first: halt the world when a promise was broken.
     """
 
     def __init__(self, world: World, case: Case) -> None:
@@ -93,6 +93,7 @@ class Observer:
         self.exits: list[tuple[int, int, str]] = []
         self.damaged: set[int] = set()
         self.unreadable: set[int] = set()
+        self.stops_at_first = False
         self.logs: Callable[[], dict[str, list[str]]] = dict
         self.tell: Callable[[str], None] = lambda text: None
         self._world = world
@@ -105,6 +106,8 @@ class Observer:
 
     def report(self, name: str, message: str, **detail: Any) -> None:
         """A promise was broken; the first time it was is kept."""
+        if self.stops_at_first:
+            self._world.halt()
         if name not in self.violations:
             detail["logs"] = self.logs()
             self.violations[name] = Violation(name=name, message=message, at_us=self._world.now_us, detail=detail)

@@ -17,14 +17,13 @@ from seatrial.history import OpType
 from seatrial.sim.case import Case, Outcome, Violation
 from seatrial.sim.escape import SimEscape
 from seatrial.sim.faults import KINDS
-from seatrial.sim.full.cluster import Cluster
+from seatrial.sim.full.cluster import Cluster, Enough
 from seatrial.sim.full.finale import Finale
 from seatrial.sim.full.judge import judge
 from seatrial.sim.full.kafka_load import KafkaLoad
 from seatrial.sim.full.kv_load import KvLoad
 from seatrial.sim.full.nemesis import Nemesis
 from seatrial.sim.full.warm import warm
-from seatrial.sim.network import run
 from seatrial.sim.trace import Trace
 from seatrial.sim.world import EventStorm, World
 from seatrial.workloads.recorder import Recorder
@@ -88,6 +87,8 @@ class FullRun:
         try:
             self._safety()
             self._liveness()
+        except Enough:
+            return list(observer.violations.values())
         except EventStorm as storm:
             observer.report("liveness", str(storm))
         except SimEscape as escaped:
@@ -105,7 +106,7 @@ class FullRun:
             cluster.kafka_host.spawn(self.kafka.run(), name="kafka load"),
             cluster.kv_host.spawn(self.kv.run(), name="kv load"),
         ]
-        run(self.world, self.case.duration_us)
+        self.cluster.run(self.case.duration_us)
 
     def _sample(self, _: None = None) -> None:
         self.cluster.sample()
@@ -125,15 +126,22 @@ def replication(case: Case) -> int:
 
 
 def run_case(
-    case: Case, *, trace: Callable[[str], object] | None = None, unsafe: frozenset[str] = frozenset()
+    case: Case,
+    *,
+    trace: Callable[[str], object] | None = None,
+    unsafe: frozenset[str] = frozenset(),
+    stops_at_first: bool = False,
 ) -> Outcome:
     """Run a case and say what became of it.
 
     trace: given the run's events, line by line; it changes nothing.  unsafe: the server's own planted bugs
-    (`seatrial serve --unsafe`), which a run must find.
+    (`seatrial serve --unsafe`), which a run must find.  stops_at_first: end when a promise was broken at a step; the
+    first violation is the same, and whatever else would have been found or counted is not.
     Raises ValueError for a case of another level.
     """
     if case.level != "full":
         raise ValueError(f"this is a case of level {case.level!r}; run it with seatrial.sim.{case.level}")
     warm()
-    return FullRun(case, trace=trace, unsafe=unsafe).carry_out()
+    full_run = FullRun(case, trace=trace, unsafe=unsafe)
+    full_run.cluster.observer.stops_at_first = stops_at_first
+    return full_run.carry_out()
