@@ -159,7 +159,9 @@ def _shrunk(runner: Runner, case: Case, asked: Asked, console: Console) -> tuple
         last[:] = [progress]
         console.shrinking(progress)
 
-    smaller, violation = shrink(case, runner.first_violation, told=told)
+    smaller, violation = shrink(
+        case, runner.first_violation, told=told, find_each=runner.first_violations, jobs=asked.jobs
+    )
     console.close()
     if not asked.json:
         print(f"\nthe smallest case found that breaks {violation.name} ({violation.message}):")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from itertools import islice
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ from seatrial.sim.simpler import (
 
 T = TypeVar("T")
 Find = Callable[[Case], Violation | None]  # the first violation of a case, or None
+FindEach = Callable[[Sequence[Case]], Sequence[Violation | None]]  # of each, however many run at a time
 SECONDS: Final = 60.0
 SEEDS_TRIED: Final = 30  # others, for each number of faults
 AFTER_US: Final = 1_000  # how long a case goes on after its violation
@@ -62,15 +64,20 @@ def shrink(
     seconds: float = SECONDS,
     clock: Clock | None = None,
     told: Callable[[Progress], None] = lambda progress: None,
+    find_each: FindEach | None = None,
+    jobs: int = 1,
 ) -> tuple[Case, Violation]:
     """The smallest case found within that many seconds, and its violation, of the same name as the first one's.
 
+    find_each: the same for several cases at once; as many as `jobs` are tried ahead.  What is found does not depend on
+    it, unless the time is over.
     Raises NotFailing if the case does not fail.
     """
     violation = find(case)
     if violation is None:
         raise NotFailing("the case does not fail, so there is nothing to shrink")
-    shrinker = _Shrinker(case, violation, find, seconds=seconds, clock=clock or RealClock(), told=told)
+    each = find_each or (lambda cases: [find(one) for one in cases])
+    shrinker = _Shrinker(case, violation, each, jobs, seconds=seconds, clock=clock or RealClock(), told=told)
     shrinker.run()
     return shrinker.case, shrinker.violation
 
@@ -80,18 +87,35 @@ def shrink_list(items: Sequence[T], still_fails: Callable[[list[T]], bool]) -> l
 
     For users' own plans; it is taken for granted that the whole list fails.
     """
+    return _without_chunks(
+        items, lambda candidates: next((n for n, rest in enumerate(candidates) if still_fails(rest)), None)
+    )
+
+
+def _without_chunks(items: Sequence[T], first_failing: Callable[[Iterator[list[T]]], int | None]) -> list[T]:
+    """As `shrink_list`, over the number of the first of several candidates that still fails."""
     kept = list(items)
     chunk = len(kept)
     while chunk >= 1:
-        start = 0
-        while start < len(kept):
-            rest = kept[:start] + kept[start + chunk :]
-            if still_fails(rest):
-                kept = rest
-            else:
-                start += chunk
+        start: int | None = 0
+        while start is not None and start < len(kept):
+            starts = range(start, len(kept), chunk)
+            found = first_failing(map(_Without(kept, chunk), starts))
+            start = None if found is None else starts[found]
+            if start is not None:
+                kept = kept[:start] + kept[start + chunk :]
         chunk = min(chunk // 2, len(kept)) if chunk > 1 else 0
     return kept
+
+
+class _Without(Generic[T]):
+    """The items but for a chunk that begins somewhere."""
+
+    def __init__(self, items: list[T], chunk: int) -> None:
+        self._items, self._chunk = items, chunk
+
+    def __call__(self, start: int) -> list[T]:
+        return self._items[:start] + self._items[start + self._chunk :]
 
 
 class _Shrinker:
@@ -101,14 +125,15 @@ class _Shrinker:
         self,
         case: Case,
         violation: Violation,
-        find: Find,
+        find_each: FindEach,
+        jobs: int,
         *,
         seconds: float,
         clock: Clock,
         told: Callable[[Progress], None],
     ) -> None:
         self.case, self.violation = case, violation
-        self._find, self._clock, self._told = find, clock, told
+        self._find_each, self._jobs, self._clock, self._told = find_each, jobs, clock, told
         self._until_us = clock.now_us() + round(seconds * 1e6)
         self._within_budget = over_budget(case) is None
         self._tried: set[Case] = {case}
@@ -152,21 +177,30 @@ class _Shrinker:
 
     def _fails(self, candidate: Case) -> bool:
         """Whether the candidate fails in the same way; it is then the smallest so far."""
-        if candidate in self._tried or self._late():
-            return False
-        self._tried.add(candidate)
-        if malformed(candidate) is not None or (self._within_budget and over_budget(candidate) is not None):
-            return False
-        self._runs += 1
-        violation = self._find(candidate)
-        if violation is None or violation.name != self.violation.name:
-            return False
-        self.case, self.violation = candidate, violation
-        self._say()
-        return True
+        return self._first_that_fails(iter((candidate,)))
 
     def _first_that_fails(self, candidates: Iterator[Case]) -> bool:
-        return any(self._fails(candidate) for candidate in candidates)
+        return self._first_failing(candidates) is not None
+
+    def _first_failing(self, candidates: Iterator[Case]) -> int | None:
+        """The number of the first candidate that fails in the same way; it is then the smallest so far."""
+        new = ((number, candidate) for number, candidate in enumerate(candidates) if self._is_new(candidate))
+        while not self._late() and (batch := list(islice(new, self._jobs))):
+            self._runs += len(batch)
+            self._tried.update(candidate for _, candidate in batch)
+            violations = self._find_each([candidate for _, candidate in batch])
+            for (number, candidate), violation in zip(batch, violations, strict=True):
+                if violation is not None and violation.name == self.violation.name:
+                    self.case, self.violation = candidate, violation
+                    self._say()
+                    return number
+        return None
+
+    def _is_new(self, candidate: Case) -> bool:
+        """Whether it was not tried yet, is well formed, and within the budget where the first case was."""
+        if candidate in self._tried or malformed(candidate) is not None:
+            return False
+        return not self._within_budget or over_budget(candidate) is None
 
     def _repeatedly(self, smaller: Callable[[Case], Iterator[Case]]) -> None:
         while self._first_that_fails(smaller(self.case)):
@@ -183,11 +217,12 @@ class _Shrinker:
                 if self._fails(msgspec.structs.replace(self.case, duration_us=end_us, faults=kept)):
                     return
 
-    def _with_faults(self, faults: Sequence[Fault]) -> bool:
-        return self._fails(msgspec.structs.replace(self.case, faults=tuple(faults)))
-
     def _remove_faults(self) -> None:
-        shrink_list(self.case.faults, self._with_faults)
+        def first_failing(several: Iterator[list[Fault]]) -> int | None:
+            case = self.case
+            return self._first_failing(msgspec.structs.replace(case, faults=tuple(faults)) for faults in several)
+
+        _without_chunks(self.case.faults, first_failing)
 
     def _simplify_settings(self) -> None:
         self._repeatedly(plainer_settings)
@@ -212,11 +247,12 @@ class _Shrinker:
     def _fewer_under_another_seed(self) -> bool:
         faults = self.case.faults
         without = [faults[:place] + faults[place + 1 :] for place in range(len(faults))]
-        for seed in range(SEEDS_TRIED):
-            for kept in without:
-                if self._fails(msgspec.structs.replace(self.case, seed=seed, faults=kept)):
-                    self._remove_faults()
-                    return True
+        case = self.case
+        if self._first_that_fails(
+            msgspec.structs.replace(case, seed=seed, faults=kept) for seed in range(SEEDS_TRIED) for kept in without
+        ):
+            self._remove_faults()
+            return True
         return False
 
     def _simplify_faults(self) -> None:

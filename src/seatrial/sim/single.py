@@ -7,7 +7,7 @@ hunt, so that its digest is that of the hunt.  About the real process: it prints
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
@@ -24,6 +24,9 @@ class Runner(Protocol):
 
     def first_violation(self, case: Case) -> Violation | None: ...
 
+    def first_violations(self, cases: Sequence[Case]) -> list[Violation | None]:
+        """Of each; full cases run all at once."""
+
 
 class _Here:
     def run(self, case: Case, *, trace_to: TextIO | None = None) -> Outcome:
@@ -33,6 +36,9 @@ class _Here:
 
     def first_violation(self, case: Case) -> Violation | None:
         return _first(self.run(case))
+
+    def first_violations(self, cases: Sequence[Case]) -> list[Violation | None]:
+        return [self.first_violation(case) for case in cases]
 
 
 class _Forked:
@@ -51,6 +57,16 @@ class _Forked:
 
     def first_violation(self, case: Case) -> Violation | None:
         return _first(self._outcome(run_to_first_violation, case))
+
+    def first_violations(self, cases: Sequence[Case]) -> list[Violation | None]:
+        start = self._zygote.start
+        running = jobs = [start(run_to_first_violation, case, timeout_s=CASE_SECONDS_MAX) for case in cases]
+        found: dict[int, Violation | None] = {}
+        while running:
+            for job, outcome in self._zygote.finished(running):
+                found[job.pid] = _first(crashed(outcome) if isinstance(outcome, Died) else outcome)
+            running = [job for job in running if job.pid not in found]
+        return [found[job.pid] for job in jobs]
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from seatrial.sim.case import Case, Disk, Fault, Load, Raft
+from seatrial.sim.case import Case, Disk, Fault, Load, Network, Raft
 from seatrial.sim.full import run_case
+from seatrial.sim.single import single_runner
 from seatrial.sim.swarm import draw_case
 from seatrial.sim.zygote import Died, Zygote
 
@@ -100,6 +101,15 @@ def test_a_vote_given_twice_is_found_and_the_run_can_end_there(make_case: MakeCa
     first, same = whole.violations[0], stopped.violations[0]
     assert (same.name, same.message, same.at_us) == (first.name, first.message, first.at_us)
     assert stopped.virtual_us < first.at_us + 1_000 < whole.virtual_us
+
+
+@pytest.mark.slow
+def test_first_violations_of_cases_that_run_together_come_in_the_order_of_the_cases(make_case: MakeCase) -> None:
+    fine, far = make_case(seconds=0.3), make_case(seconds=0.3, network=Network(delay_us=(2_000_000, 2_000_001)))
+    with single_runner("full") as runner:
+        found = runner.first_violations([fine, far, fine])
+        assert [violation and violation.name for violation in found] == [None, "liveness", None]
+        assert found[1] == runner.run(far).violations[0]
 
 
 def test_a_case_of_another_level_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -219,6 +219,21 @@ def test_shrinking_ends_in_time_with_the_best_so_far() -> None:
     assert "the time was over: it may go further" in describe_shrinking(told[-1], crowded())
     assert "crash" in kinds(smaller)
     assert len(smaller.faults) < len(crowded().faults)
+
+
+def test_several_candidates_at_a_time_come_to_the_same_case() -> None:
+    batches: list[int] = []
+
+    def find(case: Case) -> Violation | None:
+        return violation() if {"crash", "pause"} <= set(kinds(case)) else None
+
+    def find_each(cases: Sequence[Case]) -> list[Violation | None]:
+        batches.append(len(cases))
+        return [find(case) for case in cases]
+
+    one_by_one = shrink(crowded(), find)
+    assert shrink(crowded(), find, find_each=find_each, jobs=3) == one_by_one
+    assert max(batches) == 3
 
 
 def test_progress_tells_what_is_tried_and_the_smallest_so_far() -> None:
