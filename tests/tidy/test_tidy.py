@@ -51,6 +51,8 @@ STANDS_IN: dict[str, frozenset[str]] = {
     "prometheus_client": frozenset({"server.metrics", "cluster.proxy.metrics"}),
     "uvloop": frozenset({"server.process", "cluster.proxy.process"}),
     "numpy": frozenset({"checkers.registers_numpy"}),
+    "grpc": frozenset({"transport.grpc"}),
+    "google": frozenset({"transport.raft_pb2"}),
 }
 BANNED_IN_SERVER_WING = frozenset(
     {"time", "random", "secrets", "threading", "uuid", "datetime", "subprocess", "tempfile"}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seatrial.raft.ids import NodeId  # a type only: its package's import would triple this module's
 
 Durability: TypeAlias = Literal["fsync", "os"]
+TransportName: TypeAlias = Literal["framed", "grpc"]
 UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOIN_WAIT = "wait"  # --join wait: an operator adds the node
@@ -64,6 +65,10 @@ class ServerConfig:
     advertise_kafka: Address
     advertise_raft: Address | None = None  # None: raft_addr
     join: tuple[str, ...] | None = None
+    transport: TransportName = "framed"
+    raft_tls_cert: str = ""  # "": no TLS between nodes
+    raft_tls_key: str = ""
+    raft_tls_ca: str = ""  # "": the authorities that the system trusts, and callers need no certificate
     rack: str = ""
     durability: Durability = "fsync"
     heartbeat_ms: int = 50
@@ -218,6 +223,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("http-addr", read_address, "where to listen for HTTP", "127.0.0.1:9644", "ADDR"),
     Option("advertise-kafka", read_address, "address told to Kafka clients (default: --kafka-addr)", None, "ADDR"),
     Option("advertise-raft", read_address, "address told to peers (default: --raft-addr)", None, "ADDR"),
+    Option("transport", read_choice("framed", "grpc"), "how nodes talk; the same on all of them", "framed", "NAME"),
+    Option("raft-tls-cert", str, "this node's certificate, in PEM: nodes talk over TLS", None, "FILE"),
+    Option("raft-tls-key", str, "its key, in PEM and not encrypted", None, "FILE"),
+    Option(
+        "raft-tls-ca",
+        str,
+        "certificates, in PEM, of the authority that signs for this cluster's nodes: a peer must present one of it",
+        None,
+        "FILE",
+    ),
     Option("rack", str, "the node's rack, for reads from the nearest replica", "", "NAME"),
     Option(
         "durability",
@@ -360,6 +375,12 @@ def _checked(values: dict[str, Any]) -> ServerConfig:
         raise UsageError(
             f"--election-timeout-ms {election} is less than three times --heartbeat-ms {heartbeat}: one lost "
             "heartbeat would start an election; raise the one or lower the other"
+        )
+    cert, key, ca = (bool(values.get(f"raft_tls_{name}")) for name in ("cert", "key", "ca"))
+    if cert != key or (ca and not cert):
+        raise UsageError(
+            "--raft-tls-cert and --raft-tls-key go together, and --raft-tls-ca needs both: give the node's "
+            "certificate, its key and, where peers must show one too, the certificate of the cluster's authority"
         )
     http: Address = values["http_addr"]
     if not http.is_loopback and not values["http_token"]:

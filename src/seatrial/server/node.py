@@ -27,9 +27,11 @@ from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.replica import Replica
 from seatrial.server.standing import Standing
+from seatrial.server.wires import chosen_wire
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
 from seatrial.storage.segments import SegmentStorage
-from seatrial.transport.framed import FramedTransport
+from seatrial.transport.node_transport import NodeTransport
+from seatrial.transport.wire import Wire
 
 if TYPE_CHECKING:
     from seatrial.server.hooks import TestHooks
@@ -81,13 +83,14 @@ class Node:
         self._on_fatal = on_fatal
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: Any = None
+        wire = chosen_wire(config, files)
         self.files = TimedFiles(files, clock)
         storage = self._open_storage()
         # Only now is the directory known to be ours.
         self.directory = start_directory(
             files, config.data_dir, rng.child("directory"), clock, joins=config.join is not None
         )
-        self.transport = transport = self._make_transport(transport_listen, rng.child("transport"))
+        self.transport = transport = self._make_transport(wire, transport_listen, rng.child("transport"))
         raft = RaftConfig(
             node_id=config.node_id,
             heartbeat_us=config.heartbeat_ms * 1000,
@@ -125,10 +128,11 @@ class Node:
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         self.listener = KafkaListener(Dispatcher(self.broker, broker_settings(config)), limits, logger, loop)
 
-    def _make_transport(self, listen: Any, rng: Rng) -> FramedTransport:
-        return FramedTransport(
+    def _make_transport(self, wire: Wire, listen: Any, rng: Rng) -> NodeTransport:
+        return NodeTransport(
             self.config.node_id,
             self.config.cluster_id,
+            wire,
             listen=listen,
             peers=self.config.peers,
             clock=self._clock,

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_STATUS["usage"]
     _stop_at_once_while_starting()
     try:
-        sockets = {address: _bind(name, address) for name, address in _addresses(config)}
+        sockets = {place: _bind(name, place, listens=_listens(name, config)) for name, place in _addresses(config)}
         refusal = ""
     except OSError as error:
         refusal = str(error)
@@ -105,14 +105,20 @@ def _addresses(config: ServerConfig) -> list[tuple[str, Address]]:
     return [("raft", config.raft_addr), ("kafka", config.kafka_addr), ("http", config.http_addr)]
 
 
-def _bind(name: str, address: Address) -> socket.socket:
-    """A listening socket; the OSError that it raises says what to change."""
+def _listens(name: str, config: ServerConfig) -> bool:
+    """gRPC takes no socket that listens: it binds the port a second time, which this one keeps free for it."""
+    return name != "raft" or config.transport != "grpc"
+
+
+def _bind(name: str, address: Address, *, listens: bool) -> socket.socket:
+    """A socket, listening or only bound; the OSError that it raises says what to change."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address.host, address.port))
-        sock.listen(1024)
+        if listens:
+            sock.listen(1024)
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
         raise OSError(error.errno, f"--{name}-addr {address} {why}; choose another address or port") from None

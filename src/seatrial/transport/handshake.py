@@ -68,6 +68,12 @@ class Rejected(Exception):
         self.sender = sender
 
 
+def check_cluster_id(cluster_id: str) -> None:
+    """Raises ValueError where it is too long for a HELLO."""
+    if len(cluster_id.encode()) > CLUSTER_ID_BYTES_MAX:
+        raise ValueError(f"the cluster id {cluster_id!r} is longer than {CLUSTER_ID_BYTES_MAX} bytes")
+
+
 def check_hello(
     body: memoryview,
     *,

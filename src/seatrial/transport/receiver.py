@@ -6,12 +6,12 @@ Knows nothing of what frames mean.
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from abc import ABC, abstractmethod
 from typing import Final
 
 from seatrial.transport.codec import MalformedFrame
+from seatrial.transport.strangers import spoken
 
 _HEADER: Final = struct.Struct("<Q")  # a FRAME_HEADER as one number: its length, its kind, three zero bytes
 _BUFFER_BYTES: Final = 64 << 10
@@ -23,8 +23,11 @@ class OversizedFrame(MalformedFrame):
     """A frame that declares more bytes than are allowed."""
 
 
-class FrameReceiver(asyncio.BufferedProtocol, ABC):
-    """Calls `frame` for each frame; after a MalformedFrame, from here or out of `frame`, `failed`, and nothing more."""
+class FrameReceiver(ABC):
+    """Calls `frame` for each frame; after a MalformedFrame, from here or out of `frame`, `failed`, and nothing more.
+
+    Bytes come by `get_buffer` and `buffer_updated`, as asyncio.BufferedProtocol has them, or by `feed`.
+    """
 
     def __init__(self, frame_bytes_max: int) -> None:
         self.frame_bytes_max = frame_bytes_max
@@ -48,6 +51,16 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
     def end(self) -> None:
         """Look at no further frame."""
         self._ended = True
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the connection, cut anywhere."""
+        rest = memoryview(data)
+        while rest and not self._ended:
+            into = self.get_buffer(len(rest))
+            taken = min(len(into), len(rest))
+            into[:taken] = rest[:taken]
+            rest = rest[taken:]
+            self.buffer_updated(taken)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._ended:
@@ -81,9 +94,10 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
             (header,) = _HEADER.unpack_from(view, self._start)
             length, kind = header & 0xFFFF_FFFF, header >> 32
             if kind > 0xFF:
-                raise MalformedFrame("not the header of a frame")
+                raise MalformedFrame(f"not the header of a frame{self._spoken()}")
             if length > self.frame_bytes_max:
-                raise OversizedFrame(f"a frame of {length} bytes; at most {self.frame_bytes_max} are allowed")
+                most = self.frame_bytes_max
+                raise OversizedFrame(f"a frame of {length} bytes; at most {most} are allowed{self._spoken()}")
             body_at = self._start + header_size
             if self._end - body_at >= length:
                 self._start = body_at + length
@@ -93,6 +107,9 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
                 self._begin_own(kind, length, body_at)
             break
         self._make_room()
+
+    def _spoken(self) -> str:
+        return spoken(bytes(self._view[self._start : self._start + _HEADER.size]))
 
     def _begin_own(self, kind: int, length: int, body_at: int) -> None:
         self._own_filled = self._end - body_at

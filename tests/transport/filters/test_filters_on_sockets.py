@@ -8,7 +8,7 @@ from typing import Any
 from seatrial.env import RealClock, Rng
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Configuration, Heartbeat, InstallSnapshot, InstallSnapshotResponse, SnapshotMeta
-from seatrial.transport import FramedTransport
+from seatrial.transport import FramedWire, NodeTransport
 from seatrial.transport.filters import DropSnapshotsReportSuccess, delay, drop, hold, on
 
 GROUP = GroupId(5)
@@ -26,9 +26,10 @@ class Pair:
 
     async def __aenter__(self) -> Pair:
         self.first, self.second = [
-            FramedTransport(
+            NodeTransport(
                 NodeId(n),
                 "test",
+                FramedWire(),
                 listen="127.0.0.1:0",
                 peers={},
                 clock=RealClock(),

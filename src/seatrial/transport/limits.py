@@ -1,0 +1,26 @@
+"""How long a transport waits and how much it holds: numbers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`frame_bytes_max`: of one frame's body, either way; more is never sent, and ends the connection that brings it.
+
+    `queue_bytes_max`: held for one peer; above it, messages with payloads are dropped, at twice of it all are.
+    """
+
+    frame_bytes_max: int = 64 << 20
+    queue_bytes_max: int = 16 << 20
+    connect_timeout_s: float = 1.0
+    dead_after_s: float = 2.0
+    back_off_first_s: float = 0.02
+    back_off_max_s: float = 0.5
+    back_off_rejected_s: float = 2.0
+
+    @property
+    def sign_of_life_us(self) -> float:
+        """How often a connection in use shows that it is: well within the time after which it is given up."""
+        return self.dead_after_s * 1e6 / 4
