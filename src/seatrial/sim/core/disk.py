@@ -10,7 +10,7 @@ Knows nothing of Raft beyond its records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heappush
 from typing import TypeAlias
 
@@ -49,7 +49,7 @@ class Records:
             return self.snapshot.meta.last_included_term
         return None
 
-    def write_entries(self, entries: Sequence[Entry]) -> None:
+    def write_entries(self, entries: list[Entry]) -> None:
         """After the last one, or in the place of those from the first one's index on."""
         kept = self.entries
         at = entries[0].index - self.first
@@ -82,7 +82,7 @@ class Records:
 
 # One save under way: a hard state, entries, a snapshot, whether that is the node's own (which leaves the log alone),
 # and whom to tell when it is done.  A tuple, because one is made for every entry on every node.
-Save: TypeAlias = tuple[HardState | None, Sequence[Entry], Snapshot | None, bool, Callable[[], None]]
+Save: TypeAlias = tuple[HardState | None, list[Entry], Snapshot | None, bool, Callable[[], None]]
 
 
 def _write(save: Save, records: Records) -> None:
@@ -213,7 +213,7 @@ class RecordDisk:
     def save(
         self,
         hard_state: HardState | None,
-        entries: Sequence[Entry],
+        entries: list[Entry],
         snapshot: Snapshot | None,
         done: Callable[[], None],
     ) -> None:
@@ -236,7 +236,7 @@ class RecordDisk:
 
     def save_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Keep a snapshot of the local state machine; read from when it is durable."""
-        self._enqueue((None, (), snapshot, True, done))
+        self._enqueue((None, [], snapshot, True, done))
 
     def compact(self, first_kept: int) -> None:
         """Forget the entries before; the snapshot stands for them."""

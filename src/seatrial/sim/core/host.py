@@ -250,16 +250,18 @@ class Host(HostParts):
         watch, log = self.watch, own.log
         ready = raft.take_ready()
         # A new commit enters the book before anyone can hear of it: this node may crash on the way.
-        if log.commit_index != watch.commit:
-            self.ledger.commit_seen(watch, own)
+        commit = log.commit_index
+        if commit != watch.commit:
+            self.ledger.commit_seen(watch, own, commit, log.term(commit))
         while ready is not None:
             if not self._carry_out(ready, own.role):
                 return
             if log.last_applied >= log.commit_index:
                 break
             ready = raft.take_ready()
-            if log.commit_index != watch.commit:
-                self.ledger.commit_seen(watch, own)
+            commit = log.commit_index
+            if commit != watch.commit:
+                self.ledger.commit_seen(watch, own, commit, log.term(commit))
         if own.term != watch.term or own.role != watch.role or own.voted_for != watch.voted_for:
             self.ledger.role_moved(watch, own)
         last, applied, commit = log.last_index, log.last_applied, log.commit_index
@@ -270,8 +272,9 @@ class Host(HostParts):
         """As `drive`, of a core that is not Seatrial's."""
         node, core, watch = self.node, self.core, self.watch
         while (ready := node.take_ready()) is not None:
-            if core.log.commit_index != watch.commit:
-                self.ledger.commit_seen(watch, core)
+            commit = core.log.commit_index
+            if commit != watch.commit:
+                self.ledger.commit_seen(watch, core, commit, core.log.term(commit))
             if not self._carry_out(ready, core.role):
                 return
         self.ledger.stepped(watch, core)

@@ -133,7 +133,7 @@ class Ledger:
         log = core.log
         commit = log.commit_index
         if commit != watch.commit:
-            self.commit_seen(watch, core)
+            self.commit_seen(watch, core, commit, log.term(commit))
         if core.term != watch.term or core.role != watch.role or core.voted_for != watch.voted_for:
             self.role_moved(watch, core)
         self.log_moved(watch, log.last_index, commit, log.last_applied)
@@ -192,15 +192,12 @@ class Ledger:
                 )
             index -= 1
 
-    def commit_seen(self, watch: Watch, core: Any) -> None:
-        """A node's commit index has moved; it is entered here before anything is applied."""
+    def commit_seen(self, watch: Watch, core: Any, commit: int, term: int | None) -> None:
+        """A node's commit index has moved, to `commit`, where its log has `term`; entered before it is applied."""
         node_id = watch.node_id
-        log = core.log
-        commit = log.commit_index
         if commit < watch.commit:
             raise self.broken("commit-went-back", f"node {node_id} went from {watch.commit} to {commit}")
         known = len(self.terms) - 1
-        term = log.term(commit)
         if commit <= known:
             if term is not None and term != self.terms[commit]:
                 raise self.broken(
@@ -257,7 +254,7 @@ class Ledger:
 
     # -- what is saved and sent --------------------------------------------------------------------------------------
 
-    def saved(self, watch: Watch, core: Any, entries: Sequence[Entry]) -> None:
+    def saved(self, watch: Watch, core: Any, entries: list[Entry]) -> None:
         """A node hands these entries to its disk."""
         first = entries[0].index
         if first <= watch.settled:

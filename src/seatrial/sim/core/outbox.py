@@ -5,7 +5,7 @@ Rule: a promise is looked at in the moment in which it is sent.  Knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from seatrial.raft.messages import AppendEntriesResponse
@@ -28,7 +28,7 @@ class Outbox:
         self._all_links = all_links
         self._links = {to: link for (sender, to), link in all_links.items() if sender == watch.node_id}
 
-    def send(self, messages: Sequence[Any], leads: bool) -> None:
+    def send(self, messages: list[Any], leads: bool) -> None:
         """leads: a leader promises nothing but its commits, which the ledger sees otherwise."""
         if not leads:
             for message in messages:

@@ -78,7 +78,7 @@ class Service:
         request = self._reads.pop(context)
         request.answer(request, self._watch.node_id, None)
 
-    def apply(self, committed: Sequence[Entry]) -> bool:
+    def apply(self, committed: list[Entry]) -> bool:
         """True where it is time for a snapshot."""
         machine, waiting = self.machine, self._waiting
         entries, chains = self._ledger.entries, self._ledger.chains
