@@ -72,6 +72,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="leaders are cut off, killed, paused or hand over again and again; snapshots are frequent.",
         draw=full.hand_overs,
     ),
+    "quiet-groups": Family(
+        meaning="as hand-overs, with little to do, and groups that fall quiet as soon as they may.",
+        draw=full.quiet_groups,
+    ),
     "single-change": Family(
         meaning="two leaders change one member each, as in the bug of single-server changes of 2015.",
         draw=core.single_change,

@@ -6,6 +6,8 @@ Knows nothing of how cases are run.
 
 from __future__ import annotations
 
+import msgspec
+
 from seatrial.env import Rng
 from seatrial.sim.case import Case, Disk, Fault, Level, Load, Network, Raft
 from seatrial.sim.mutants_plans import isolate, kill
@@ -112,6 +114,17 @@ def torn_writes(seed: int, level: Level) -> Case:
         raft=Raft(election_timeout_us=250_000, heartbeat_us=40_000, snapshot_entries=500),
         load=Load(clients=6, rate=100, reads=0.0, keys=3, kafka_rate=120, partitions=1),
         faults=tuple(faults),
+    )
+
+
+def quiet_groups(seed: int, level: Level) -> Case:
+    """As hand-overs, with little to do, and groups that fall quiet as soon as they may."""
+    case = hand_overs(seed, level)
+    rng = Rng(seed).child("quiet groups")
+    return msgspec.structs.replace(
+        case,
+        raft=msgspec.structs.replace(case.raft, quiet_groups=1, quiet_beats=rng.integer(1, 3)),
+        load=msgspec.structs.replace(case.load, rate=6, kafka_rate=4, partitions=3),
     )
 
 

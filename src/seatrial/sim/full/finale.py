@@ -1,4 +1,5 @@
-"""The end of a run: every machine loses power at once and starts again, and the cluster must elect, converge and serve.
+"""The end of a run: healed, the cluster converges, and goes on without one of its nodes; then every machine loses power
+at once and starts again, and the cluster must elect, converge and serve.
 
 Rule: everything waits for a condition with a deadline in virtual time, and a deadline that passes is a violation that
 says what was last seen.  A node whose disk was damaged on purpose may refuse to serve; the others are enough.
@@ -8,7 +9,7 @@ Knows nothing of how promises are judged: it makes the final reads that the chec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from seatrial.machines.metadata import NodeState
@@ -45,16 +46,46 @@ class Finale:
 
     def carry_out(self) -> None:
         self._end_load()
+        if not self._lose_one():
+            return
         self._cut_all_power()
+        if self._becomes(self._not_converged, "healed, and not recovered in time"):
+            self._serve()
+            self._cluster.sample()
+
+    def _becomes(self, complaint: Callable[[], str | None], otherwise: str) -> bool:
+        """Wait until there is nothing to complain of; else it is a violation."""
         deadline_us = self._world.now_us + RECOVER_US + TIMEOUTS * self._case.raft.election_timeout_us
-        while (missing := self._not_converged()) is not None:
+        while (missing := complaint()) is not None:
             if self._world.now_us >= deadline_us:
-                self._cluster.observer.report("liveness", f"healed, and not recovered in time: {missing}")
+                self._cluster.observer.report("liveness", f"{otherwise}: {missing}")
                 self._cluster.sample()
-                return
+                return False
             self._cluster.run(self._world.now_us + POLL_US)
-        self._serve()
-        self._cluster.sample()
+        return True
+
+    def _lose_one(self) -> bool:
+        """Where nothing is damaged: converge without any restart, then do without one node; False where it cannot."""
+        expected = self._expected()
+        if self._cluster.observer.damaged or len(expected) < 3:
+            return True
+        if not self._becomes(self._not_converged, "healed, and not recovered without a restart"):
+            return False
+        lost = self._cluster.nodes[self._world.stream("lost in the end").choice(expected)]
+        lost.hold()
+        lost.crash(power=False)
+        led = self._becomes(self._not_led, f"node {lost.node_id} was lost, and the others did not go on")
+        lost.release()
+        return led
+
+    def _not_led(self) -> str | None:
+        """A group that has no leader, although a majority of its voters is there."""
+        for name, replicas in sorted(self._groups().items()):
+            voters = next(iter(replicas.values())).node.configuration.voters
+            present = sum(voter in replicas for voter in voters)
+            if 2 * present > len(voters) and not any(replica.node.is_leader for replica in replicas.values()):
+                return f"{name} has no leader: {_told(replicas)}"
+        return None
 
     def _end_load(self) -> None:
         """Let operations in flight end while the nodes are as the faults left them."""
