@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from seatrial import marks
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_backend import GROUPS_TOPIC, GroupBackend, GroupCoordinator, shard_of
 from seatrial.kafka.group_messages import GroupLimits
@@ -21,6 +23,14 @@ from seatrial.server.errors import NoLeader
 from seatrial.server.groups.coordinator import Coordinator
 
 LIMITS = GroupLimits(initial_rebalance_delay_ms=0)
+
+
+@contextmanager
+def reaching(mark: str) -> Iterator[None]:
+    """The code in it must come to the mark, of which the test is the owner (`sim.coverage.OWNED_BY_TESTS`)."""
+    marks.taken()
+    yield
+    assert mark in marks.taken()
 
 
 class FakeLog:

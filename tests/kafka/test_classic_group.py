@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from fake_groups import reaching
 
 from seatrial.kafka.classic_group import ClassicGroup
 from seatrial.kafka.errors import ErrorCode
@@ -365,7 +366,8 @@ def test_members_that_do_not_join_in_time_are_left_out() -> None:
     scene.join("again", leader, rebalance_ms=7_000)
     scene.pass_ms(6_999)
     assert "again" not in scene.answers
-    scene.pass_ms(1)
+    with reaching("a rebalance went on without a member that did not join in time"):
+        scene.pass_ms(1)
     result = scene.answers["again"]
     assert [m.member_id for m in result.members] == [leader]
     assert scene.beat(lazy) == E.UNKNOWN_MEMBER_ID
@@ -457,7 +459,8 @@ def test_members_that_never_ask_for_their_assignment_are_removed() -> None:
     for _ in range(2):
         scene.pass_ms(3_400)
         assert (scene.beat(first), scene.beat(second)) == (E.NONE, E.NONE)
-    scene.pass_ms(200)
+    with reaching("members that never asked for their assignment were removed from the group"):
+        scene.pass_ms(200)
     assert scene.beat(second) == E.UNKNOWN_MEMBER_ID
     assert scene.beat(first) == E.REBALANCE_IN_PROGRESS
 
@@ -486,7 +489,8 @@ def test_a_session_lasts_as_long_as_heartbeats_come() -> None:
         assert [scene.beat(first), scene.beat(second)] == [E.NONE, E.NONE]
     scene.pass_ms(SESSION_MS - 1)
     scene.beat(first)
-    scene.pass_ms(1)
+    with reaching("a member's session ended without a heartbeat"):
+        scene.pass_ms(1)
     assert scene.beat(second) == E.UNKNOWN_MEMBER_ID
     assert scene.beat(first) == E.REBALANCE_IN_PROGRESS
 
@@ -592,7 +596,8 @@ def static_pair() -> tuple[Scene, str, str]:
 def test_a_static_member_that_comes_back_takes_its_place_without_a_rebalance() -> None:
     scene, _, two = static_pair()
     before = scene.group.generation
-    back = scene.join("back", instance="two")
+    with reaching("a static member came back and the group went on without a rebalance"):
+        back = scene.join("back", instance="two")
     assert back is not None
     assert (back.error, back.generation, back.members) == (E.NONE, before, ())
     assert back.member_id not in ("", two)
@@ -763,7 +768,8 @@ def test_a_rebalance_that_was_half_done_goes_on_at_another_coordinator() -> None
     scene = Scene(delay_ms=10)
     first, second = scene.member("a"), scene.member("b")
     scene.pass_ms(100)
-    other = scene.failed_over()
+    with reaching("a coordinator went on with a rebalance that another one had begun"):
+        other = scene.failed_over()
     assert other.group.state == GroupState.COMPLETING_REBALANCE
     assert other.sync("sb", second, generation=1) is None
     other.sync("sa", first, {second: b"2"}, generation=1)

@@ -82,6 +82,8 @@ def sync_group(call: Call) -> Any:
     """SyncGroup 0 to 5; answered when the leader has sent the assignment."""
     request = call.request
     found = coordinator_of(call, request.group_id)
+    if found == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+        found = ErrorCode.REBALANCE_IN_PROGRESS  # older clients do not expect the other one here (as Kafka has it)
     if isinstance(found, ErrorCode):
         return _synced(SyncResult(error=found))
     answer = found.sync(
@@ -117,6 +119,8 @@ def heartbeat(call: Call) -> Any:
     if not isinstance(found, ErrorCode):
         identity = Identity(request.member_id, request.group_instance_id)
         found = found.heartbeat(request.group_id, identity, request.generation_id)
+    if found == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+        found = ErrorCode.NONE  # in a moment sessions begin anew; aiokafka's heartbeats end for good at this error
     return message("HeartbeatResponse").new(error_code=found)
 
 

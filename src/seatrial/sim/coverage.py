@@ -27,6 +27,9 @@ _MEMBERS: Final = "tests/machines/test_members.py::test_"
 _RARE: Final = "tests/server/test_rare_events.py::test_"
 _MANY: Final = "it takes more groups than CAMPAIGNS_MAX on a node, and a case has a dozen"
 _NEW_ID: Final = "a wiped node comes back under a new id in simulation"
+_CLASSIC: Final = "tests/kafka/test_classic_group.py::test_"
+_COORDINATOR: Final = "tests/server/test_group_coordinator.py::test_"
+_GROUPS: Final = "no client of a case is in a consumer group yet"
 _REPEATED: Final = "nothing in a case asks again for what has just been changed"
 # What a search gets to seldom or never: why, and the test that brings it about and fails where it is not reached.
 OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -89,6 +92,42 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
     "a read index was never answered, and was given up": (
         "a leader that answers no read index is replaced before two seconds have passed",
         f"{_RARE}a_read_index_that_nobody_answers_is_given_up_when_the_next_is_asked_for",
+    ),
+    "a coordinator went on with a rebalance that another one had begun": (
+        _GROUPS,
+        f"{_CLASSIC}a_rebalance_that_was_half_done_goes_on_at_another_coordinator",
+    ),
+    "a member's session ended without a heartbeat": (
+        _GROUPS,
+        f"{_CLASSIC}a_session_lasts_as_long_as_heartbeats_come",
+    ),
+    "members that never asked for their assignment were removed from the group": (
+        _GROUPS,
+        f"{_CLASSIC}members_that_never_ask_for_their_assignment_are_removed",
+    ),
+    "a rebalance went on without a member that did not join in time": (
+        _GROUPS,
+        f"{_CLASSIC}members_that_do_not_join_in_time_are_left_out",
+    ),
+    "a static member came back and the group went on without a rebalance": (
+        _GROUPS,
+        f"{_CLASSIC}a_static_member_that_comes_back_takes_its_place_without_a_rebalance",
+    ),
+    "a coordinator lost its lead while somebody waited for it": (
+        _GROUPS,
+        f"{_COORDINATOR}whoever_waits_is_told_when_the_lead_is_lost_and_the_next_coordinator_goes_on",
+    ),
+    "a group's record had to wait until Raft could take it": (
+        _GROUPS,
+        f"{_COORDINATOR}records_that_raft_is_too_full_for_keep_their_order",
+    ),
+    "offsets that nobody needs any more were forgotten": (
+        _GROUPS,
+        f"{_COORDINATOR}a_group_goes_with_its_last_offset_but_not_under_a_member_that_just_joins",
+    ),
+    "a coordinator of consumer groups ended with its lead": (
+        _GROUPS,
+        f"{_COORDINATOR}a_coordinator_begins_when_its_lead_is_established_and_ends_with_its_term",
     ),
     "a read index was answered after it had been given up": (
         "a leader that answers no read index is replaced before two seconds have passed",
