@@ -32,7 +32,7 @@ class Settings:
     background: Callable[[Callable[[], None], Callable[[], None]], None]  # a job for the slow worker; what then
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # one for each save: frozen, it takes half as long again to make
 class GroupWrite:
     """`write`, then, in "fsync" mode, `settle`; both raise OSError."""
 

@@ -49,7 +49,7 @@ class Place(NamedTuple):
 NOWHERE: Final = Place(0, 0)  # before every place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # one for each save: frozen, it takes half as long again to make
 class Batch:
     """What a batch frame says."""
 
