@@ -32,7 +32,7 @@ import asyncio, os, pytest
 async def never():
     await asyncio.Event().wait()
 
-@pytest.mark.cluster(timeout=2)
+@pytest.mark.cluster(timeout=2, nodes=1)
 async def test_waits(cluster):
     await never()
 
@@ -92,7 +92,13 @@ def test_a_failure_leaves_everything_and_can_be_replayed(
 
 @pytest.mark.slow
 def test_what_passes_leaves_nothing_unless_it_is_kept(run_tests: RunTests, pytester: pytest.Pytester) -> None:
-    passes = "async def test_passes(cluster):\n    await cluster.wait_for_leader()\n"
+    passes = """
+import pytest
+
+@pytest.mark.cluster(nodes=1)
+async def test_passes(cluster):
+    await cluster.wait_for_leader()
+"""
     run_tests(passes, "--cluster-env=local").assert_outcomes(passed=1)
     assert not list((pytester.path / ".seatrial").iterdir())
     run_tests(passes, "--cluster-keep").assert_outcomes(passed=1)
@@ -139,7 +145,7 @@ def test_a_repeated_test_stops_at_the_first_seed_that_fails(run_tests: RunTests,
 
 @pytest.mark.slow
 def test_a_flake_hunt_prints_pass_rates_with_what_fails_first(run_tests: RunTests) -> None:
-    result = run_tests(SEEDS, "--cluster-env=sim", "--cluster-seed=10", "--flake-hunt=4", "-n", "2")
+    result = run_tests(SEEDS, "--cluster-env=sim", "--cluster-seed=10", "--flake-hunt=4", "-n", "1")
     result.assert_outcomes(failed=1, passed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
