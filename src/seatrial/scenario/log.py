@@ -5,7 +5,7 @@ that it is applied once; with `retries=False`, or without a producer id, exactly
 
 Rule: what is raised says whether the record surely was not appended; the history says the same.  A read ends at the
 high watermark: of the leader, or of the node that was asked for.
-Knows nothing of how nodes are started or broken.  The codec is aiokafka's: the tester shares none with the tested.
+Knows nothing of how nodes are started or broken.
 """
 
 from __future__ import annotations
@@ -21,37 +21,33 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from seatrial.cluster.drivers.base import NodeAddresses
 from seatrial.history import Json, OpType
+from seatrial.scenario import brokers
 from seatrial.scenario.attempts import NoAnswer, until_done
-from seatrial.scenario.errors import NotDone, NotHere, Refused, Unavailable
+from seatrial.scenario.brokers import Brokers
+from seatrial.scenario.errors import NotDone, Refused, Unavailable
 from seatrial.scenario.patience import TIMEOUT_S
 from seatrial.scenario.records import CUT_OFF, Records, recorded
 from seatrial.workloads.base import Completion, Endpoint, Request, SetupFailed
-from seatrial.workloads.kafka_asyncio import BACKOFF_MS, REFUSED_BEFORE_APPEND, TROUBLE, in_time, shared_settings, told
+from seatrial.workloads.kafka_asyncio import REFUSED_BEFORE_APPEND, TROUBLE, told
 from seatrial.workloads.kafka_asyncio_final import Incomplete, create_topic, fetch, high_watermark
 
 Value: TypeAlias = int | str | bytes
 ATTEMPT_S: Final = 1.5
 READ_ATTEMPT_S: Final = 3.0
 SECONDS_A_MEGABYTE: Final = 1.0  # more, for large records
-LARGE_MS: Final = 20_000  # the library's own limit for them
 PLAIN: Final = (-1, -1)  # no producer id: the broker removes no duplicates
 TYPE: Final = "seatrial-type"  # header of a record whose value is no number
 REFUSED: Final = tuple(error for error in REFUSED_BEFORE_APPEND if error is not NotEnoughReplicasError)
 
 
-class Plant(Protocol):
+class Plant(brokers.Plant, Protocol):
     """What the clients of a cluster need of it."""
 
     records: Records
 
     @property
     def nodes(self) -> tuple[int, ...]: ...
-
-    def running(self) -> tuple[int, ...]: ...
-
-    def addresses(self, node: int) -> NodeAddresses: ...
 
 
 @dataclass(slots=True)
@@ -78,14 +74,14 @@ class Log:
         self._created = False
         self._creating = asyncio.Lock()
         self._idle: list[_Appender] = []
-        self._clients: dict[tuple[int | None, bool], AIOKafkaClient] = {}
+        self._brokers = Brokers(plant, topic)
 
     async def create(self, *, timeout: float = TIMEOUT_S) -> None:
         """Create the topic now, unless it is there; returns once each partition has a leader."""
         async with self._creating:
             if self._created:
                 return
-            endpoints = [Endpoint(node=node, kafka=self._kafka(node)) for node in self._plant.running()]
+            endpoints = [Endpoint(node=node, kafka=self._brokers.address(node)) for node in self._plant.running()]
             if not endpoints:
                 raise Unavailable(f"topic {self.topic} cannot be created: no node runs", definite=True)
             replication = self._replication or len(self._plant.nodes)
@@ -113,16 +109,19 @@ class Log:
         encoded, headers = _encoded(value)
         raw_key = key.encode() if isinstance(key, str) else key
         patience_s = ATTEMPT_S + SECONDS_A_MEGABYTE * len(encoded) / 1e6
-        large = patience_s > 2 * ATTEMPT_S
 
         async def attempt(turn: int, seconds: float) -> tuple[int, int]:
-            client = await self._client(via, large=large, renew=turn > 0)
-            node = await self._leader(client, partition) if via is None else via
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + seconds
+            node = via
+            if node is None:
+                node = await self._brokers.leader(await self._brokers.client(renew=turn > 0), partition)
             producer = await self._producer(appender) if retries else PLAIN
             sequence = appender.sequences.get(partition, 0) if retries else -1
             builder = DefaultRecordBatchBuilder(2, 0, 0, *producer, sequence, len(encoded) + 1024)
             builder.append(0, None, raw_key, encoded, headers)
-            return await self._produce(client, node, partition, bytes(builder.build()), seconds), node
+            left = max(0.001, deadline - loop.time())
+            return await self._produce(node, partition, bytes(builder.build()), left), node
 
         request = Request(f="append", key=f"{self.topic}/{partition}", value=recorded(value), node=via)
         completion = CUT_OFF
@@ -168,7 +167,7 @@ class Log:
         await self.create(timeout=timeout)
 
         client = await self._connected(f"leader of {self.topic}/{partition}", partition, timeout)
-        return await self._leader(client, partition)
+        return await self._brokers.leader(client, partition)
 
     async def replicas(self, partition: int = 0, *, timeout: float = TIMEOUT_S) -> list[int]:
         """The nodes that hold the partition, by the brokers' metadata."""
@@ -180,17 +179,15 @@ class Log:
         """A client that knows now who leads the partition."""
 
         async def attempt(turn: int, seconds: float) -> AIOKafkaClient:
-            client = await self._client(None, large=False, renew=True)
-            await self._leader(client, partition)
+            client = await self._brokers.client(renew=True)
+            await self._brokers.leader(client, partition)
             return client
 
         return await until_done(what, attempt, timeout=timeout, attempt_s=ATTEMPT_S, retries=True, again=True)
 
     async def close(self) -> None:
         """Hang up."""
-        for client in self._clients.values():
-            await in_time(client.close())
-        self._clients.clear()
+        await self._brokers.close()
 
     # -- reading
 
@@ -204,7 +201,7 @@ class Log:
         completion = CUT_OFF
 
         async def attempt(turn: int, seconds: float) -> tuple[list[tuple[int, Value]], int]:
-            client = await self._client(None if from_leader else via, large=False, renew=turn > 0)
+            client = await self._brokers.client(None if from_leader else via, renew=turn > 0)
             try:
                 async with asyncio.timeout(seconds):
                     return await self._read_once(client, partition, start, via, from_leader=from_leader)
@@ -232,7 +229,7 @@ class Log:
         end: int | None = None
         server = via
         if from_leader:
-            leader = await self._leader(client, partition)
+            leader = await self._brokers.leader(client, partition)
             end = await high_watermark(client, leader, place)
             server = leader if via is None else via
         assert server is not None, "a read that is not from the leader names its node"
@@ -246,18 +243,10 @@ class Log:
 
     # -- one attempt
 
-    async def _produce(self, client: AIOKafkaClient, node: int, partition: int, batch: bytes, seconds: float) -> int:
+    async def _produce(self, node: int, partition: int, batch: bytes, seconds: float) -> int:
         """The offset.  Raises NoAnswer, Refused."""
-        sent = False
-        request = ProduceRequest(None, -1, int(seconds * 1000), [(self.topic, [(partition, batch)])])
-        try:
-            async with asyncio.timeout(seconds):
-                if not await client.ready(node):
-                    raise NoAnswer(f"node {node} takes no connection", definite=True)
-                sent = True
-                answer = await client.send(node, request)
-        except TROUBLE as error:
-            raise NoAnswer(f"node {node}: {told(error)}", definite=not sent) from error
+        request = ProduceRequest(None, -1, max(1, int(seconds * 1000)), [(self.topic, [(partition, batch)])])
+        answer = await self._brokers.send(node, request, seconds)
         _, error_code, offset, *_ = answer.topics[0][1][0]
         found = for_code(error_code)
         if found in REFUSED:
@@ -268,64 +257,16 @@ class Log:
 
     async def _producer(self, appender: _Appender) -> tuple[int, int]:
         if appender.producer is None:
-            client = await self._client(None, large=False, renew=False)
-            node = client.get_random_node()
+            node = (await self._brokers.client()).get_random_node()
             try:
-                async with asyncio.timeout(ATTEMPT_S):
-                    answer = await client.send(node, InitProducerIdRequest(None, 0))
-            except TROUBLE as error:
-                raise NoAnswer(f"no producer id from node {node}: {told(error)}", definite=True) from error
+                answer = await self._brokers.send(node, InitProducerIdRequest(None, 0), ATTEMPT_S)
+            except NoAnswer as error:  # no record was sent yet
+                raise NoAnswer(f"no producer id: {error}", definite=True) from error
             if answer.error_code:
                 code = for_code(answer.error_code).__name__
-                raise NoAnswer(f"no producer id from node {node}: {code}", definite=True)
+                raise NoAnswer(f"no producer id: node {node} answered {code}", definite=True)
             appender.producer = answer.producer_id, answer.producer_epoch
         return appender.producer
-
-    async def _leader(self, client: AIOKafkaClient, partition: int) -> int:
-        place = TopicPartition(self.topic, partition)
-        leader = client.cluster.leader_for_partition(place)
-        if leader is None or leader < 0:
-            await client.force_metadata_update()
-            leader = client.cluster.leader_for_partition(place)
-        if leader is None or leader < 0:
-            raise NoAnswer(f"no leader of {self.topic}/{partition} is known", definite=True)
-        return int(leader)
-
-    async def _client(self, via: int | None, *, large: bool, renew: bool) -> AIOKafkaClient:
-        """Connected to that node, or to any.  renew: asks anew who leads.  Raises NoAnswer."""
-        try:
-            async with asyncio.timeout(ATTEMPT_S):
-                client = self._clients.get((via, large))
-                if client is None:
-                    return await self._opened(via, large=large)
-                if renew:
-                    await client.force_metadata_update()
-                return client
-        except TROUBLE as error:
-            whom = "any node" if via is None else f"node {via}"
-            raise NoAnswer(f"no connection to {whom}: {told(error)}", definite=True) from error
-
-    async def _opened(self, via: int | None, *, large: bool) -> AIOKafkaClient:
-        nodes = self._plant.running() if via is None else (via,)
-        servers = ",".join(self._kafka(node) for node in nodes)
-        settings = shared_settings(servers, "seatrial-scenario") | {
-            "retry_backoff_ms": BACKOFF_MS,
-            "metadata_max_age_ms": 300_000,  # who leads is asked anew after each failure
-        }
-        client = AIOKafkaClient(**(settings | ({"request_timeout_ms": LARGE_MS} if large else {})))
-        client.add_topic(self.topic)
-        try:
-            await client.bootstrap()
-        except BaseException:
-            await in_time(client.close())
-            raise
-        return self._clients.setdefault((via, large), client)
-
-    def _kafka(self, node: int) -> str:
-        address = self._plant.addresses(node).kafka
-        if address is None:
-            raise NotHere("the nodes of this system do not speak Kafka: use system own")
-        return address
 
 
 def _encoded(value: Value) -> tuple[bytes, list[tuple[str, bytes | None]]]:

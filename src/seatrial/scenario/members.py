@@ -147,9 +147,19 @@ class Members:
         """`GET /api/v1/raft/groups/{group}` of one node: role, term, voters, voters_outgoing, learners, …"""
         return await self._ask("GET", f"/api/v1/raft/groups/{group}", None, via=via, timeout=timeout)
 
-    async def snapshot(self, group: str, *, via: int, timeout: float = TIMEOUT_S) -> None:
-        """Have one node make a snapshot of the group, and drop the log before it."""
-        await self._ask("POST", f"/api/v1/raft/groups/{group}/snapshot", None, via=via, timeout=timeout)
+    async def snapshot(
+        self, group: str, *, via: int, keep_entries: int | None = None, timeout: float = TIMEOUT_S
+    ) -> None:
+        """Have one node make a snapshot of the group, and drop the log before it, but for so many entries (None: as
+        many as the node keeps anyway).  Returns when it is begun."""
+        path = f"/api/v1/raft/groups/{group}/snapshot"
+        parameters = None if keep_entries is None else {"keep": str(keep_entries)}
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while not (await self._ask("POST", path, None, via=via, timeout=timeout, parameters=parameters))["made"]:
+            if loop.time() >= deadline:
+                raise Unavailable(f"node {via} still saves another snapshot after {timeout:g} s", definite=True)
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def transfer(
         self, to: int, *, group: str = "metadata", wait: bool = True, timeout: float = TIMEOUT_S
