@@ -135,6 +135,32 @@ def test_a_certificate_for_another_host_is_not_accepted(secured: Nodes, authorit
     nodes.run(scenario())
 
 
+def test_a_certificate_for_the_name_of_all_peers_is_accepted_at_any_address(
+    plain_nodes: Nodes, authority: trustme.CA, tmp_path: Path
+) -> None:
+    nodes = plain_nodes
+    named = certificates(tmp_path, authority, "peers.cluster.test", peer_name="peers.cluster.test")
+
+    async def scenario() -> None:
+        first, _ = await nodes.pair(wire=make_wire(nodes.wire_name, named.tls))
+        first.send(GROUP, [nodes.vote(1)])
+        await nodes.until(lambda: nodes.received[2], "a message")
+
+    nodes.run(scenario())
+
+
+def test_a_certificate_for_the_host_is_not_enough_where_peers_have_a_name(
+    secured: Nodes, authority: trustme.CA, tmp_path: Path
+) -> None:
+    named = certificates(tmp_path, authority, "peers.cluster.test", peer_name="peers.cluster.test")
+
+    async def scenario() -> None:
+        wire = make_wire(secured.wire_name, named.tls)
+        await is_refused(secured, wire, "mismatch", "not valid", "Hostname", "Peer name")
+
+    secured.run(scenario())
+
+
 def _without_certificate(tls: Tls) -> Tls:
     """Trusts the same authority, and has nothing to show."""
     import ssl

@@ -45,14 +45,21 @@ class Certificates:
     tls: Tls
 
 
-def certificates(directory: Path, authority: trustme.CA, *hosts: str, demanded: bool = True) -> Certificates:
+def certificates(
+    directory: Path, authority: trustme.CA, *hosts: str, demanded: bool = True, peer_name: str = ""
+) -> Certificates:
     directory.mkdir(parents=True, exist_ok=True)
     issued = authority.issue_cert(*(hosts or ("127.0.0.1", "localhost")))
     paths = [directory / name for name in ("node.crt", "node.key", "ca.crt")]
     paths[0].write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(paths[1])
     authority.cert_pem.write_to_path(paths[2])
-    files = TlsFiles(certificate=str(paths[0]), key=str(paths[1]), authority=str(paths[2]) if demanded else None)
+    files = TlsFiles(
+        certificate=str(paths[0]),
+        key=str(paths[1]),
+        authority=str(paths[2]) if demanded else None,
+        peer_name=peer_name,
+    )
     return Certificates(files=files, tls=load_tls(files, lambda path: Path(path).read_bytes()))
 
 

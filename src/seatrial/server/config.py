@@ -69,6 +69,7 @@ class ServerConfig:
     raft_tls_cert: str = ""  # "": no TLS between nodes
     raft_tls_key: str = ""
     raft_tls_ca: str = ""  # "": the authorities that the system trusts, and callers need no certificate
+    raft_tls_name: str = ""  # "": the host that is dialled
     rack: str = ""
     durability: Durability = "fsync"
     heartbeat_ms: int = 50
@@ -233,6 +234,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "FILE",
     ),
+    Option("raft-tls-name", str, "name that peers' certificates are for (default: the host dialled)", None, "NAME"),
     Option("rack", str, "the node's rack, for reads from the nearest replica", "", "NAME"),
     Option(
         "durability",
@@ -376,11 +378,11 @@ def _checked(values: dict[str, Any]) -> ServerConfig:
             f"--election-timeout-ms {election} is less than three times --heartbeat-ms {heartbeat}: one lost "
             "heartbeat would start an election; raise the one or lower the other"
         )
-    cert, key, ca = (bool(values.get(f"raft_tls_{name}")) for name in ("cert", "key", "ca"))
-    if cert != key or (ca and not cert):
+    cert, key, ca, name = (bool(values.get(f"raft_tls_{part}")) for part in ("cert", "key", "ca", "name"))
+    if cert != key or ((ca or name) and not cert):
         raise UsageError(
-            "--raft-tls-cert and --raft-tls-key go together, and --raft-tls-ca needs both: give the node's "
-            "certificate, its key and, where peers must show one too, the certificate of the cluster's authority"
+            "--raft-tls-cert and --raft-tls-key go together, and --raft-tls-ca and --raft-tls-name need both: "
+            "give the node's certificate, its key and, where peers must show one too, that of the cluster's authority"
         )
     http: Address = values["http_addr"]
     if not http.is_loopback and not values["http_token"]:

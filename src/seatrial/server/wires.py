@@ -36,5 +36,10 @@ def _tls(config: ServerConfig, files: Files) -> Tls | None:
         finally:
             file.close()
 
-    paths = TlsFiles(certificate=config.raft_tls_cert, key=config.raft_tls_key, authority=config.raft_tls_ca or None)
+    paths = TlsFiles(
+        certificate=config.raft_tls_cert,
+        key=config.raft_tls_key,
+        authority=config.raft_tls_ca or None,
+        peer_name=config.raft_tls_name,
+    )
     return load_tls(paths, read)

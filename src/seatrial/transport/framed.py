@@ -167,7 +167,7 @@ class FramedWire:
         if self._tls is not None:
             secured = {
                 "ssl": self._tls.dialling,
-                "server_hostname": host,
+                "server_hostname": self._tls.peer_name or host,
                 "ssl_handshake_timeout": link.limits.dead_after_s,
                 "ssl_shutdown_timeout": link.limits.back_off_max_s,
             }

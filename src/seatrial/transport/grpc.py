@@ -226,7 +226,8 @@ class GrpcWire:
             return grpc.aio.insecure_channel(target, options=_OPTIONS)
         identity = (tls.key, tls.certificate) if tls.demands_certificates else (None, None)
         credentials = grpc.ssl_channel_credentials(tls.authority or None, *identity)
-        return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        named = (("grpc.ssl_target_name_override", tls.peer_name),) if tls.peer_name else ()
+        return grpc.aio.secure_channel(target, credentials, options=(*_OPTIONS, *named))
 
     async def connect(self, link: Dialler) -> OutgoingConnection:
         channel = self._channel(show_address(*link.address))

@@ -2,7 +2,9 @@
 
 What is verified:
     who is dialled   its certificate is signed by an authority that is trusted, is in date, and is for the host that
-                     was dialled (a name or an address in its subjectAltName)
+                     was dialled (a name or an address in its subjectAltName); where `peer_name` is set, it is for
+                     that name instead, whatever was dialled: for nodes whose addresses are not known in advance,
+                     or lead through proxies
     who calls        with a cluster's own authority (`ca`): its certificate is signed by it and in date; its name is
                      not looked at, because callers have no address of their own.  Without one: nothing
 
@@ -24,11 +26,15 @@ class BadCertificate(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """Paths of PEM files: the node's certificate (with its chain), its key, and the cluster's authority or none."""
+    """Paths of PEM files: the node's certificate (with its chain), its key, and the cluster's authority or none.
+
+    `peer_name`: the name that the certificates of all peers are for; "" is the host that is dialled.
+    """
 
     certificate: str
     key: str
     authority: str | None = None
+    peer_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,7 @@ class Tls:
     key: bytes
     authority: bytes
     demands_certificates: bool
+    peer_name: str
 
 
 def load_tls(files: TlsFiles, read_file: Callable[[str], bytes]) -> Tls:
@@ -62,6 +69,7 @@ def load_tls(files: TlsFiles, read_file: Callable[[str], bytes]) -> Tls:
             key=key,
             authority=read_file(authority) if authority is not None else b"",
             demands_certificates=False,
+            peer_name=files.peer_name,
         )
     trusted = _read(files.authority, "--raft-tls-ca", read_file)
     for context in (listening, dialling):
@@ -74,6 +82,7 @@ def load_tls(files: TlsFiles, read_file: Callable[[str], bytes]) -> Tls:
         key=key,
         authority=trusted,
         demands_certificates=True,
+        peer_name=files.peer_name,
     )
 
 

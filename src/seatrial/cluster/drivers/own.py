@@ -28,7 +28,12 @@ FLAGS = (
     "log_level",
     "max_message_bytes",
     "max_request_bytes",
+    "raft_tls_ca",  # files: give absolute paths
+    "raft_tls_cert",
+    "raft_tls_key",
+    "raft_tls_name",
     "test_hooks",
+    "transport",
     "unsafe",  # planted bugs: one name, or a list of them
     "uvloop",
 )
