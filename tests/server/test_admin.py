@@ -201,6 +201,26 @@ def test_a_snapshot_is_made_on_request(run: Callable[..., None]) -> None:
     run(scenario)
 
 
+def test_a_snapshot_on_request_keeps_as_much_of_the_log_as_is_asked_for(run: Callable[..., None]) -> None:
+    async def scenario(nodes: Nodes) -> None:
+        path = "/api/v1/raft/groups/kv/snapshot"
+        for number in range(5):
+            assert (await nodes.leader.put(f"/api/v1/kv/k{number}", content=b"v")).status_code == 200
+        storage = nodes.status["leader"].replica.storage
+        assert storage.first_index == 1
+        answer = await nodes.leader.post(f"{path}?keep=2")
+        assert (answer.status_code, answer.json()["made"]) == (202, True)
+        for _ in range(1000):
+            if storage.first_index == answer.json()["last_applied"] - 1:
+                break
+            await asyncio.sleep(0.005)
+        assert storage.first_index == answer.json()["last_applied"] - 1
+        refused = await nodes.leader.post(f"{path}?keep=none")
+        assert (refused.status_code, "?keep=100" in refused.json()["error"]) == (400, True)
+
+    run(scenario)
+
+
 def test_readiness_says_what_is_missing_and_health_does_not_care(run: Callable[..., None]) -> None:
     async def scenario(nodes: Nodes) -> None:
         assert (await nodes.leader.get("/readyz")).status_code == 200

@@ -175,9 +175,18 @@ class AdminApi:
         return json_response(202, {"group": replica.name, "to": int(to)})
 
     async def snapshot(self, request: Request) -> Response:
+        """`?keep=N`: of the log behind it, keep N entries and no more; a follower that is further behind gets the
+        snapshot.  202 with `made` false where another one was being saved just now."""
         replica = self._replica(request)
-        replica.make_snapshot()
-        return json_response(202, {"group": replica.name, "last_applied": replica.last_applied})
+        keep = request.query_params.get("keep")
+        if keep is not None and not (keep.isdigit() and len(keep) < 10):
+            raise BadRequest(f"?keep={keep} is not a number of entries, such as ?keep=100")
+        if keep is not None and replica.options.keep_entries is None:
+            raise BadRequest(
+                f"the log of {replica.name} is what it stores: a snapshot drops none of it; leave out ?keep"
+            )
+        made = replica.make_snapshot(keep_entries=None if keep is None else int(keep))
+        return json_response(202, {"group": replica.name, "last_applied": replica.last_applied, "made": made})
 
     def _replica(self, request: Request) -> Replica:
         name = request.path_params["name"]

@@ -334,9 +334,10 @@ class Replica:
         ):
             self.make_snapshot()
 
-    def make_snapshot(self) -> bool:
+    def make_snapshot(self, *, keep_entries: int | None = None) -> bool:
         """Save the machine's state as of now, and then forget the log behind it but for the tail that is kept.
 
+        keep_entries: how long a tail; None: as the options say, which may also keep all of it for good.
         False where another snapshot is being saved just now.
         """
         if self._snapshot_pending:
@@ -349,12 +350,16 @@ class Replica:
         # The one in effect at that entry, which is not the latest while a change is not yet applied.
         configuration = self.node.configuration_at(self.last_applied)
         meta = SnapshotMeta(self.last_applied, self.applied_term, configuration)
-        self.storage.save_snapshot(Snapshot(meta, self.machine.snapshot()), done=lambda: self._snapshot_saved(meta))
+        kept = self.options.keep_entries
+        if kept is not None and keep_entries is not None:
+            kept = keep_entries
+        snapshot = Snapshot(meta, self.machine.snapshot())
+        self.storage.save_snapshot(snapshot, done=lambda: self._snapshot_saved(meta, kept))
         return True
 
-    def _snapshot_saved(self, meta: SnapshotMeta) -> None:
+    def _snapshot_saved(self, meta: SnapshotMeta, keep_entries: int | None) -> None:
         self._snapshot_pending = False
-        if not self.closed and self.options.keep_entries is not None:
-            first_kept = meta.last_included_index + 1 - self.options.keep_entries
+        if not self.closed and keep_entries is not None:
+            first_kept = meta.last_included_index + 1 - keep_entries
             if first_kept > self.storage.first_index:
                 self.storage.compact(Index(first_kept))
