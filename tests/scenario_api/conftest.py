@@ -49,6 +49,16 @@ def simulate() -> Run:
     return in_sim
 
 
+@pytest.fixture
+def on_processes() -> Run:
+    return in_local
+
+
+@pytest.fixture
+def etcd() -> Run:
+    return on_etcd
+
+
 @pytest.fixture(params=["sim", "local"])
 def run(request: pytest.FixtureRequest) -> Run:
     """In each environment."""

@@ -62,7 +62,7 @@ def test_a_majority_serves_and_a_minority_says_that_it_cannot(run_any: Run) -> N
     run_any(scenario)
 
 
-def test_one_attempt_is_one_attempt_and_others_go_on_elsewhere(run: Run) -> None:
+def test_one_attempt_is_one_attempt_and_others_go_on_elsewhere(simulate: Run) -> None:
     async def scenario(cluster: ScenarioCluster) -> None:
         await cluster.kill(1)
         with pytest.raises(Unavailable) as caught:
@@ -74,7 +74,7 @@ def test_one_attempt_is_one_attempt_and_others_go_on_elsewhere(run: Run) -> None
         await cluster.kv.put("x", 1)
         assert ended(cluster) == [("write", "x", OpType.FAIL), ("write", "x", OpType.FAIL), ("write", "x", OpType.OK)]
 
-    run(scenario)
+    simulate(scenario)
 
 
 def test_a_write_that_is_sent_again_is_applied_once(simulate: Run) -> None:
@@ -96,18 +96,18 @@ def test_a_write_that_is_sent_again_is_applied_once(simulate: Run) -> None:
     simulate(scenario)
 
 
-def test_what_is_too_large_is_refused_and_never_repeated(run: Run) -> None:
+def test_what_is_too_large_is_refused_and_never_repeated(simulate: Run) -> None:
     async def scenario(cluster: ScenarioCluster) -> None:
         with pytest.raises(Refused, match="at most"):
             await cluster.kv.put("x", "x" * (9 << 20))
         assert await cluster.kv.get("x") is None
 
-    run(scenario)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize(("options", "stale"), [({}, False), ({"unsafe": "stale-reads"}, True)])
 def test_a_stale_answer_to_a_linearizable_read_fails_the_check(
-    run: Run, options: dict[str, str], *, stale: bool
+    simulate: Run, options: dict[str, str], *, stale: bool
 ) -> None:
     async def scenario(cluster: ScenarioCluster) -> None:
         await cluster.kv.put("x", 1)
@@ -129,7 +129,7 @@ def test_a_stale_answer_to_a_linearizable_read_fails_the_check(
             cluster.check()
         assert cluster.records.verdicts
 
-    run(scenario, options=options)
+    simulate(scenario, options=options)
 
 
 def test_a_session_that_reads_back_in_time_fails_the_check_of_sessions_alone(simulate: Run) -> None:
@@ -153,7 +153,7 @@ def test_a_session_that_reads_back_in_time_fails_the_check_of_sessions_alone(sim
     simulate(scenario)
 
 
-def test_operations_at_once_have_a_client_each(run: Run) -> None:
+def test_operations_at_once_have_a_client_each(simulate: Run) -> None:
     async def scenario(cluster: ScenarioCluster) -> None:
         await asyncio.gather(*(cluster.kv.put(f"k{number % 3}", number) for number in range(12)))
         seen = await asyncio.gather(*(cluster.kv.get(f"k{number}") for number in range(3)))
@@ -162,4 +162,4 @@ def test_operations_at_once_have_a_client_each(run: Run) -> None:
         assert len(clients) == 12
         await cluster.verify()
 
-    run(scenario)
+    simulate(scenario)

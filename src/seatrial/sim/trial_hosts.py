@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from seatrial.raft.ids import NodeId
 from seatrial.server.config import OPTIONS, ServerConfig
 from seatrial.server.node import Node
 from seatrial.sim.case import Case, Raft
@@ -30,11 +31,13 @@ class TrialServer(ServerHost):
 
     def __init__(self, network: SimNetwork, case: Case, node_id: int, observer: Observer, options: Mapping[str, Any]):
         self.serving = False
+        self.peers: dict[NodeId, str] = {}  # of a node that comes later: those whose connections it accepts at first
         self._options = dict(options)
         super().__init__(network, case, node_id, observer)
 
     def _config(self) -> ServerConfig:
-        return replace(super()._config(), **self._options)
+        config = replace(super()._config(), **self._options)
+        return replace(config, peers=self.peers) if self.peers else config
 
     def crash(self, *, power: bool) -> bool:
         self.serving = False
@@ -83,6 +86,8 @@ class TrialHosts:
         to be made a member."""
         assert node not in self.servers, f"there is a node {node} already"
         server = TrialServer(self.network, self._case, node, self.observer, self._options)
+        if node > self._case.nodes:
+            server.peers = {NodeId(n): other.addresses()["raft_addr"] for n, other in self.servers.items()}
         self.servers[node] = server
         return server
 
