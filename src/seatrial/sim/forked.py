@@ -34,6 +34,12 @@ MAIN: Final = "seatrial_main"  # a program's main module, where it is not the ma
 MESSAGE_BYTES_MAX: Final = 1 << 16
 CONTROL: Final = 0  # the standard input, whatever Python's `sys.stdin` has become
 _REHEARSALS: Final = 3  # the first forks still change what is allocated
+_serving = False
+
+
+def is_zygote() -> bool:
+    """Whether this process is a zygote, or was forked from one."""
+    return _serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +85,8 @@ def serve() -> NoReturn:
     What else is to be in memory, a function may make: it is called with its argument and with how to go on, which does
     not return, so that what the function has on its stack is there in every run.
     """
+    global _serving
+    _serving = True
     control = socket.socket(fileno=CONTROL)
     _, (go,), _, _ = socket.recv_fds(control, 1, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 from seatrial.sim.case import Case, Outcome, Violation
-from seatrial.sim.forked import MAIN, MESSAGE_BYTES_MAX, Reference, read_message, write_message
+from seatrial.sim.forked import MAIN, MESSAGE_BYTES_MAX, Reference, is_zygote, read_message, write_message
 from seatrial.sim.launch import Pinning, pinned_command, pinned_environment
 
 A = TypeVar("A")
@@ -41,7 +41,7 @@ _STATUS_WAIT_S: Final = 2.0
 
 
 class ZygoteFailed(Exception):
-    """The zygote could not be started; the message says what it said."""
+    """The zygote could not be started; the message says what it said, or what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,11 @@ class Zygote:
         paths: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        if is_zygote():  # or each would start the next, without end
+            raise ZygoteFailed(
+                "a process that is made to run simulations was about to start another, because it imports your program: "
+                "put what the program does when it is started under `if __name__ == '__main__':`"
+            )
         self._starting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
         references = [reference_to(function) for function in warm]

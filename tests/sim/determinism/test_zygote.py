@@ -165,3 +165,28 @@ def test_an_edit_while_a_zygote_imports_is_seen_and_one_before_or_yet_to_come_is
         os.utime(source, (at, at))
         seen[at - began] = were_edited_since(began)
     assert list(seen.values()) == [False, True, False]
+
+
+UNGUARDED = """
+from seatrial.sim.zygote import Zygote
+
+def run(number):
+    return number
+
+with Zygote(run) as zygote:
+    print(zygote.run(run, 1))
+"""
+
+
+def test_a_program_that_runs_as_it_is_imported_is_told_so_instead_of_starting_itself_without_end(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(UNGUARDED)
+    ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "under `if __name__ == '__main__':`" in ended.stderr
+    program.write_text(
+        UNGUARDED.replace("\nwith", "\nif __name__ == '__main__':\n  with").replace("    print", "      print")
+    )
+    assert subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60).stdout == "1\n"
