@@ -80,8 +80,8 @@ class Zygote:
     ) -> None:
         if is_zygote():  # or each would start the next, without end
             raise ZygoteFailed(
-                "a process that is made to run simulations was about to start another, because it imports your program: "
-                "put what the program does when it is started under `if __name__ == '__main__':`"
+                "a process that was made to run simulations was about to start another, because it imports your "
+                "program: put what the program does when it is started under `if __name__ == '__main__':`"
             )
         self._starting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
