@@ -26,7 +26,7 @@ _START_PATHS = tuple(sys.path)
 MARKS = (
     "cluster(nodes=3, system='own', version=None, options={}, boot=True, timeout=60): the cluster that a test gets",
     "environments(*names, reason=None): where a test can run: 'sim', 'local'; elsewhere it is skipped",
-    "real: a simulated test that is also worth its time on real processes (`-m real --cluster-env=local`)",
+    "real(): a simulated test that is also worth its time on real processes (`-m real --cluster-env=local`)",
 )
 
 

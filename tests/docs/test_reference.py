@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import typer
 
-from seatrial import checkers, rundir
+from seatrial import checkers, pytest_plugin, rundir
 from seatrial.cli import command_line
 from seatrial.cluster.drivers import registry as systems
 from seatrial.cluster.drivers import template
@@ -53,6 +54,28 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def pytest_options() -> str:
+    parser = pytest.Parser(_ispytest=True)
+    pytest_plugin.pytest_addoption(parser)
+    options = [
+        (f"`{option.names()[0]}`", option.attrs().get("help", "")) for option in parser.getgroup("seatrial").options
+    ]
+    named = [line.partition("): ") for line in pytest_plugin.MARKS]
+    marks = [(f"`@pytest.mark.{mark})`" if told else f"`@pytest.mark.{mark}`", told) for mark, _, told in named]
+    fixtures = [
+        (f"`{name}`", first_paragraph(getattr(pytest_plugin, name)._get_wrapped_function()))
+        for name in ("cluster", "history", "check", "free_port")
+    ]
+    return "\n\n".join(
+        table(head, rows)
+        for head, rows in (
+            (("option", "meaning"), options),
+            (("mark", "meaning"), marks),
+            (("fixture", "what"), fixtures),
+        )
+    )
+
+
 def page() -> str:
     records = [
         f"### {kind.__name__} ({file})\n\n{first_paragraph(kind)}\n\nFields: "
@@ -66,6 +89,9 @@ def page() -> str:
             "## Commands",
             "Exit status of `run` and `check`: 0 VALID, 1 INVALID, 2 UNKNOWN or could not run, 64 usage.",
             commands(),
+            "## pytest",
+            "See [testing with pytest](testing-with-pytest.md).",
+            pytest_options(),
             "## Systems",
             table(("name", "what"), [(f"`{e.name}`", e.summary) for e in systems.systems()]),
             "### A system of your own, from a TOML file",
