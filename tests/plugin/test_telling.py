@@ -93,13 +93,22 @@ def test_a_failure_leaves_everything_and_can_be_replayed(
 @pytest.mark.slow
 def test_what_passes_leaves_nothing_unless_it_is_kept(run_tests: RunTests, pytester: pytest.Pytester) -> None:
     passes = """
-import pytest
+import json, pathlib, pytest
+
+@pytest.fixture(scope="module")
+def seeds():
+    seeds = []
+    yield seeds
+    pathlib.Path("seeds.json").write_text(json.dumps(seeds))
 
 @pytest.mark.cluster(nodes=1)
-async def test_passes(cluster):
+async def test_passes(cluster, seeds):
     await cluster.wait_for_leader()
+    seeds.append(cluster.seed)
 """
-    run_tests(passes, "--cluster-env=local").assert_outcomes(passed=1)
+    run_tests(passes, "--cluster-env=local", "--cluster-seed=5", "--cluster-repeat=2").assert_outcomes(passed=1)
+    # Each run had a cluster of its own, and both the module's fixture.
+    assert json.loads((pytester.path / "seeds.json").read_text()) == [5, 6]
     assert not list((pytester.path / ".seatrial").iterdir())
     run_tests(passes, "--cluster-keep").assert_outcomes(passed=1)
     (kept,) = (pytester.path / ".seatrial").iterdir()

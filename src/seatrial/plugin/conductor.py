@@ -74,7 +74,9 @@ class Conductor:
         for number in range(self._settings.repeat):
             seed = (wanted.seed + number) & SEED_MAX
             last = number == self._settings.repeat - 1
-            runs.add(seed, self._run_once(item, nextitem if last else item, wanted, seed))
+            # Between two runs what is the test's own is torn down, and what is its module's is not.
+            following: Any = nextitem if last else item.parent
+            runs.add(seed, self._run_once(item, following, wanted, seed))
             if runs.skipped or (runs.failing and not self._settings.hunt):
                 break
         # Nothing was set up here for a simulated test; and of one that ended early, something for its next run may be.

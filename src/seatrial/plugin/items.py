@@ -65,7 +65,7 @@ def _run_test(item: pytest.Function, running: Running) -> None:
     """What `item.runtest` is while it runs: the coroutine function is called on the stage, as an ordinary function."""
     function = item.obj
     stage = running.stage
-    assert stage is not None, "the fixture `cluster` was replaced; a fixture of another name is needed for that"
+    assert stage is not None, "the fixture `cluster` is not seatrial's: give a fixture of yours another name"
     if inspect.iscoroutinefunction(function):
         item.obj = _on_stage(function, running, running.wanted.timeout_s)
     try:
