@@ -89,7 +89,7 @@ _CONDUCTOR = pytest.StashKey["Conductor"]()
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say of each test that uses `cluster` what it is to have; or why it is skipped."""
-    ours = [item for item in items if isinstance(item, pytest.Function) and "cluster" in item.fixturenames]
+    ours = [item for item in items if isinstance(item, pytest.Function) and _uses_our_cluster(item)]
     if not ours or config.pluginmanager.has_plugin("seatrial-collector"):
         return
     from seatrial.plugin.settings import settings_of, wanted_by
@@ -105,6 +105,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.stash[WANTED] = wanted
     if _CONDUCTOR not in config.stash:
         config.stash[_CONDUCTOR] = Conductor(config, settings, paths=list(_START_PATHS))
+
+
+def _uses_our_cluster(item: pytest.Function) -> bool:
+    """Whether the test's `cluster` is the plugin's, or made of it; others have fixtures of that name too."""
+    for definition in reversed(item._fixtureinfo.name2fixturedefs.get("cluster", ())):
+        if definition.func.__module__ == __name__:
+            return True
+        if "cluster" not in definition.argnames:
+            return False
+    return False
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -39,11 +39,16 @@ async def slept():
 def shared():
     yield []
 
+@pytest.fixture
+def cluster(cluster):
+    cluster.is_made_of_ours = True
+    return cluster
+
 class TestGroup:
     @pytest.mark.cluster(nodes=2)
     @pytest.mark.parametrize("number", [1, 2])
     async def test_fixtures(self, cluster, leader, slept, shared, number, tmp_path, history, check, free_port):
-        assert leader in cluster.nodes and len(cluster.nodes) == 2 and slept
+        assert leader in cluster.nodes and len(cluster.nodes) == 2 and slept and cluster.is_made_of_ours
         (tmp_path / "notes").write_text("a test may write its own files")
         with history.record("write", key="mine", value=1) as op:
             op.ok()
@@ -102,6 +107,26 @@ def test_the_example_passes_on_etcd(run_tests: RunTests) -> None:
 
 def test_fixtures_and_ordinary_tests_work_beside_it(run_tests: RunTests) -> None:
     run_tests(FIXTURES, "--cluster-env=sim").assert_outcomes(passed=4)
+
+
+def test_a_failing_teardown_before_a_simulated_test_is_an_error_of_its_own(run_tests: RunTests) -> None:
+    source = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def broken():
+        yield
+        raise RuntimeError("the module's own")
+
+    def test_ordinary(broken):
+        pass
+
+    def test_simulated(cluster):
+        pass
+    """
+    result = run_tests(source, "--cluster-env=sim")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*RuntimeError: the module's own"])
 
 
 def test_fixtures_work_on_real_processes(run_tests: RunTests) -> None:

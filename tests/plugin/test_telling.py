@@ -193,8 +193,14 @@ def test_a_pytest_without_such_tests_imports_nothing(pytester: pytest.Pytester) 
     pytester.makepyfile(
         """
         import sys
+        import pytest
 
-        def test_nothing():
+        @pytest.fixture
+        def cluster():
+            return "of somebody else's"
+
+        def test_nothing(cluster):
+            assert cluster == "of somebody else's"
             ours = {name for name in sys.modules if name.split(".")[0] == "seatrial"}
             assert ours <= {"seatrial", "seatrial.pytest_plugin"}
         """

@@ -79,12 +79,15 @@ class Conductor:
             runs.add(seed, self._run_once(item, following, wanted, seed))
             if runs.skipped or (runs.failing and not self._settings.hunt):
                 break
-        # Nothing was set up here for a simulated test; and of one that ended early, something for its next run may be.
-        item.session._setupstate.teardown_exact(nextitem)
-        for report in runs.shown:
+        for report in [*runs.shown, *self._torn_down(item, nextitem)]:
             self._complete(report, wanted, runs)
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _torn_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
+        """Tear down what this test has not: of ordinary tests before a simulated one, or of one that stopped early."""
+        call = pytest.CallInfo.from_call(lambda: item.session._setupstate.teardown_exact(nextitem), when="teardown")
+        return [] if call.excinfo is None else [item.ihook.pytest_runtest_makereport(item=item, call=call)]
 
     def _run_once(
         self, item: pytest.Item, nextitem: pytest.Item | None, wanted: Wanted, seed: int
