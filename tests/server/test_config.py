@@ -114,3 +114,9 @@ def test_unsafe_switches_are_known_by_name_and_may_be_repeated() -> None:
     config = parsed("--unsafe", "stale-reads", "--unsafe", "forget-vote")
     assert config.unsafe == {"stale-reads", "forget-vote"}
     assert "is none of" in refusal("--unsafe", "everything")
+
+
+def test_reads_take_a_round_trip_unless_leases_are_asked_for() -> None:
+    assert not parsed().lease_reads
+    assert parsed("--lease-reads", "true").lease_reads
+    assert "--lease-reads" in refusal("--lease-reads", "perhaps")

@@ -21,6 +21,7 @@ TransportName: TypeAlias = Literal["framed", "grpc"]
 UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOIN_WAIT = "wait"  # --join wait: an operator adds the node
+LEASE_READS_HELP = "the leader's lease answers reads, without a round trip; for clocks whose rates differ by under a tenth"
 PEERS_EXAMPLE = "--peers 1@127.0.0.1:7101,2@127.0.0.1:7102,3@127.0.0.1:7103"
 
 
@@ -74,6 +75,7 @@ class ServerConfig:
     durability: Durability = "fsync"
     heartbeat_ms: int = 50
     election_timeout_ms: int = 300
+    lease_reads: bool = False
     fetch_from_followers: bool = True
     default_replication_factor: int = 3
     auto_create_topics: bool = False
@@ -251,6 +253,7 @@ OPTIONS: tuple[Option, ...] = (
         "300",
         "MS",
     ),
+    Option("lease-reads", read_boolean, LEASE_READS_HELP, "false", "BOOL"),
     Option("fetch-from-followers", read_boolean, "followers serve what is committed", "true", "BOOL"),
     Option("default-replication-factor", read_integer(1, 99), "for topics that ask for -1", "3", "N"),
     Option("auto-create-topics", read_boolean, "create topics that clients ask for", "false", "BOOL"),

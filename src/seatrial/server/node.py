@@ -95,6 +95,7 @@ class Node:
             node_id=config.node_id,
             heartbeat_us=config.heartbeat_ms * 1000,
             election_timeout_us=config.election_timeout_ms * 1000,
+            lease_reads=config.lease_reads,
             unsafe=config.unsafe & {"forget-vote"},
         )
         self.multiraft = MultiRaft(

@@ -25,6 +25,7 @@ FLAGS = (
     "election_timeout_ms",
     "fetch_from_followers",
     "heartbeat_ms",
+    "lease_reads",
     "log_level",
     "max_message_bytes",
     "max_request_bytes",
