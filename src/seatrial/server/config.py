@@ -21,7 +21,7 @@ TransportName: TypeAlias = Literal["framed", "grpc"]
 UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOIN_WAIT = "wait"  # --join wait: an operator adds the node
-LEASE_READS_HELP = "the leader's lease answers reads, without a round trip; for clocks whose rates differ by under a tenth"
+LEASE_READS_HELP = "the leader's lease answers reads, with no round trip; for clocks that differ by less than a tenth"
 PEERS_EXAMPLE = "--peers 1@127.0.0.1:7101,2@127.0.0.1:7102,3@127.0.0.1:7103"
 
 
