@@ -13,8 +13,8 @@ from typing import Any
 
 from seatrial import marks
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.group_backend import GROUPS_TOPIC, GroupBackend, GroupCoordinator, shard_of
-from seatrial.kafka.group_messages import GroupLimits
+from seatrial.kafka.group_backend import GroupBackend, GroupCoordinator
+from seatrial.kafka.group_settings import GROUPS_TOPIC, GroupLimits, shard_of
 from seatrial.machines.groups import GroupsMachine
 from seatrial.machines.metadata import MetadataMachine
 from seatrial.raft.ids import Index, Term

@@ -13,7 +13,6 @@ from seatrial.kafka.classic_group import ClassicGroup
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_messages import (
     Answer,
-    GroupLimits,
     GroupState,
     Identity,
     JoinRequest,
@@ -23,6 +22,7 @@ from seatrial.kafka.group_messages import (
     SyncResult,
 )
 from seatrial.kafka.group_rebalance import LEGAL
+from seatrial.kafka.group_settings import GroupLimits
 from seatrial.machines.groups import GroupPhase, GroupRecord
 
 SESSION_MS = 10_000

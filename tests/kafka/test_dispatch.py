@@ -12,7 +12,7 @@ from fake_broker import FakeBroker, Wire, decode_response, request_frame
 from kafka import errors as errors_of_peer
 from seatrial.kafka.apis import APIS, ApiKey
 from seatrial.kafka.codec import message
-from seatrial.kafka.dispatch import HANDLERS, CloseConnection
+from seatrial.kafka.dispatch import HANDLERS, CloseConnection, group_handlers
 from seatrial.kafka.errors import APPEND_ERRORS, ErrorCode
 from seatrial.machines.partition_log import AppendError
 
@@ -24,7 +24,8 @@ def reason_for_closing(frame: bytes) -> str:
 
 
 def test_the_table_and_the_handlers_agree() -> None:
-    assert {ApiKey.PRODUCE, ApiKey.FETCH} | set(HANDLERS) == set(APIS)
+    assert {ApiKey.PRODUCE, ApiKey.FETCH} | set(HANDLERS) | set(group_handlers()) == set(APIS)
+    assert not set(HANDLERS) & set(group_handlers())
     for key, api in APIS.items():
         assert key == api.key == message(f"{api.message}Request").schema.api_key
         request, response = message(f"{api.message}Request"), message(f"{api.message}Response")

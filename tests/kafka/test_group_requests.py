@@ -15,8 +15,9 @@ from seatrial.kafka import backend
 from seatrial.kafka.apis import APIS, ApiKey
 from seatrial.kafka.codec import message
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.group_backend import GROUPS_TOPIC, MemberView, java_hash, shard_of
+from seatrial.kafka.group_backend import MemberView
 from seatrial.kafka.group_offset_requests import subscribed_topics
+from seatrial.kafka.group_settings import GROUPS_TOPIC, java_hash, shard_of
 from seatrial.machines.metadata import DeleteTopic
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.server.errors import OutcomeUnknown, ProposalLost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,8 +16,9 @@ sys.path.append(str(Path(__file__).parents[1] / "kafka"))
 from fake_groups import FakeShard, reaching
 
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.group_backend import GROUPS_TOPIC, GroupView, NewOffset
-from seatrial.kafka.group_messages import GroupLimits, GroupState, Identity, JoinRequest, JoinResult, SyncRequest
+from seatrial.kafka.group_backend import GroupView, NewOffset
+from seatrial.kafka.group_messages import GroupState, Identity, JoinRequest, JoinResult, SyncRequest
+from seatrial.kafka.group_settings import GROUPS_TOPIC, GroupLimits
 from seatrial.machines.groups import (
     NEVER,
     CommitOffsets,
@@ -35,7 +37,7 @@ from seatrial.raft.errors import ProposalDropped
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.server.errors import OutcomeUnknown
 from seatrial.server.groups.coordinator import Coordinator
-from seatrial.server.groups.service import expired
+from seatrial.server.groups.expiry import expired
 from seatrial.server.groups.shard import HostedShard
 
 E = ErrorCode
@@ -356,3 +358,13 @@ def test_a_coordinator_begins_when_its_lead_is_established_and_ends_with_its_ter
         assert isinstance(hosted.coordinator, ErrorCode)
 
     run(scenario)
+
+
+@pytest.mark.slow
+def test_a_node_imports_nothing_of_groups_before_somebody_asks_for_one() -> None:
+    """It would take ten milliseconds of its start."""
+    program = "import sys, seatrial.server.node; print(*(name for name in sys.modules if 'seatrial' in name))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    modules = set(ended.stdout.split())
+    assert "seatrial.server.groups.service" in modules
+    assert not modules & {"seatrial.kafka.group_requests", "seatrial.kafka.classic_group", "seatrial.machines.groups"}

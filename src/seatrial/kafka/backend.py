@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from seatrial.kafka.group_backend import GroupBackend
-from seatrial.kafka.group_messages import GroupLimits
+from seatrial.kafka.group_settings import GroupSettings
 from seatrial.machines.metadata import MetadataMachine, MetadataResult
 from seatrial.machines.partition_log import AppendOutcome
+
+if TYPE_CHECKING:
+    from seatrial.kafka.group_backend import GroupBackend  # imported when somebody asks for a group
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -176,22 +178,6 @@ class Backend(Protocol):
 
     def new_request_id(self) -> bytes:
         """16 bytes that no other command of the cluster carries."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupSettings:
-    """How consumer groups are kept.
-
-    `coordinators`: how many shards they are divided into, each with a Raft group and a coordinator of its own; it
-    counts when the first group is asked for.  One a node of a small cluster shares the work out, and an idle Raft
-    group costs 0.04 % of a core.
-    `offsets_retention_ms`: how long after its last member left a group's offsets are kept.
-    """
-
-    coordinators: int = 3
-    limits: GroupLimits = field(default_factory=GroupLimits)
-    offset_metadata_max_bytes: int = 4096
-    offsets_retention_ms: int = 7 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ Knows nothing of offsets, of Raft, and of where members are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_members import Member

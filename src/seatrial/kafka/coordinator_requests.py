@@ -15,7 +15,7 @@ from seatrial.kafka.backend import BackendError
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.group_backend import GROUPS_TOPIC
+from seatrial.kafka.group_settings import GROUPS_TOPIC
 from seatrial.kafka.produce import NO_TRANSACTIONS
 from seatrial.kafka.topic_requests import NewTopic, RefusedTopic, create_internal_topic
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 from seatrial.kafka import fetch, produce
@@ -19,10 +20,6 @@ from seatrial.kafka.backend import Backend, BrokerSettings, Buffer
 from seatrial.kafka.cluster_requests import describe_configs, init_producer_id, metadata
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call, ClientContext, CloseConnection, Handler
-from seatrial.kafka.coordinator_requests import find_coordinator
-from seatrial.kafka.group_admin_requests import delete_groups, describe_groups, list_groups
-from seatrial.kafka.group_offset_requests import offset_commit, offset_delete, offset_fetch
-from seatrial.kafka.group_requests import heartbeat, join_group, leave_group, sync_group
 from seatrial.kafka.offset_requests import list_offsets, offset_for_leader_epoch
 from seatrial.kafka.topic_requests import create_topics, delete_topics
 from seatrial.kafka.wire import MalformedMessage, read_string, skip_tagged_fields
@@ -37,24 +34,37 @@ _RESPONSE_HEADER: Final = struct.Struct(">ii")  # frame length, correlation id
 HANDLERS: Final[Mapping[ApiKey, Handler]] = {
     ApiKey.LIST_OFFSETS: list_offsets,
     ApiKey.METADATA: metadata,
-    ApiKey.OFFSET_COMMIT: offset_commit,
-    ApiKey.OFFSET_FETCH: offset_fetch,
-    ApiKey.FIND_COORDINATOR: find_coordinator,
-    ApiKey.JOIN_GROUP: join_group,
-    ApiKey.HEARTBEAT: heartbeat,
-    ApiKey.LEAVE_GROUP: leave_group,
-    ApiKey.SYNC_GROUP: sync_group,
-    ApiKey.DESCRIBE_GROUPS: describe_groups,
-    ApiKey.LIST_GROUPS: list_groups,
     ApiKey.API_VERSIONS: api_versions,
     ApiKey.CREATE_TOPICS: create_topics,
     ApiKey.DELETE_TOPICS: delete_topics,
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
-    ApiKey.DELETE_GROUPS: delete_groups,
-    ApiKey.OFFSET_DELETE: offset_delete,
-}  # all but Produce and Fetch, which have codecs of their own
+}  # all but those of groups, and Produce and Fetch, which have codecs of their own
+
+
+@cache
+def group_handlers() -> Mapping[ApiKey, Handler]:
+    """Of everything about consumer groups."""
+    # Only when somebody asks for one: a node should listen soon, and these take 10 ms to import.
+    from seatrial.kafka.coordinator_requests import find_coordinator
+    from seatrial.kafka.group_admin_requests import delete_groups, describe_groups, list_groups
+    from seatrial.kafka.group_offset_requests import offset_commit, offset_delete, offset_fetch
+    from seatrial.kafka.group_requests import heartbeat, join_group, leave_group, sync_group
+
+    return {
+        ApiKey.OFFSET_COMMIT: offset_commit,
+        ApiKey.OFFSET_FETCH: offset_fetch,
+        ApiKey.FIND_COORDINATOR: find_coordinator,
+        ApiKey.JOIN_GROUP: join_group,
+        ApiKey.HEARTBEAT: heartbeat,
+        ApiKey.LEAVE_GROUP: leave_group,
+        ApiKey.SYNC_GROUP: sync_group,
+        ApiKey.DESCRIBE_GROUPS: describe_groups,
+        ApiKey.LIST_GROUPS: list_groups,
+        ApiKey.DELETE_GROUPS: delete_groups,
+        ApiKey.OFFSET_DELETE: offset_delete,
+    }
 
 
 class Dispatcher:
@@ -113,7 +123,8 @@ class Dispatcher:
         if api.key == ApiKey.FETCH:
             return fetch.serve(self._backend, self._settings, data, position, version, reply)
         request, _ = message(f"{api.message}Request").decode(data, position, version)
-        answer = HANDLERS[api.key](Call(self._backend, self._settings, client, version, request))
+        handler = HANDLERS.get(api.key) or group_handlers()[api.key]
+        answer = handler(Call(self._backend, self._settings, client, version, request))
         response_codec = message(f"{api.message}Response")
         if not isinstance(answer, Coroutine):
             return reply((response_codec.encode(answer, version),))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_messages import (
@@ -24,8 +25,6 @@ from seatrial.kafka.group_messages import (
 )
 from seatrial.machines.groups import NEVER, OffsetRecord, TopicPartition
 
-GROUPS_TOPIC: Final = "__consumer_offsets"  # what holds the groups: an internal topic, one shard a partition
-
 
 class MemberView(NamedTuple):
     """A member as it is shown."""
@@ -38,8 +37,7 @@ class MemberView(NamedTuple):
     assignment: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupView:
+class GroupView(msgspec.Struct, frozen=True, kw_only=True):
     """A group as it is shown; `offsets` is not to be changed, nor kept."""
 
     group_id: str
@@ -120,16 +118,3 @@ class GroupBackend(Protocol):
 
     async def metadata_is_current(self) -> bool:
         """Wait until this node knows all that the metadata said when it was asked; False: nobody vouched for it."""
-
-
-def java_hash(text: str) -> int:
-    """The absolute value of Java's `String.hashCode` (0 of its least): how Kafka finds a group's partition."""
-    value = 0
-    for unit in memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H"):
-        value = (31 * value + unit) & 0xFFFFFFFF
-    return value if value < 1 << 31 else ((1 << 32) - value) & 0x7FFFFFFF
-
-
-def shard_of(group_id: str, shards: int) -> int:
-    """The number of the shard that holds a group."""
-    return java_hash(group_id) % shards

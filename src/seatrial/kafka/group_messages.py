@@ -7,9 +7,10 @@ Knows nothing of versions of the protocol, but of two switches that they turn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
+
+import msgspec
 
 from seatrial.kafka.errors import ErrorCode
 from seatrial.machines.groups import GroupRecord
@@ -34,8 +35,7 @@ class Identity(NamedTuple):
     instance_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinRequest:
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`needs_known_id`: a new member is first told its id, and joins with that (KIP-394).
 
     `can_skip_assignment`: a static member that comes back as the leader can be told not to assign (KIP-814).
@@ -60,8 +60,7 @@ class JoinedMember(NamedTuple):
     metadata: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinResult:
+class JoinResult(msgspec.Struct, frozen=True, kw_only=True):
     """`members`: only for the leader."""
 
     error: ErrorCode = ErrorCode.NONE
@@ -74,8 +73,7 @@ class JoinResult:
     skip_assignment: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncRequest:
+class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`assignments`: by member id; only the leader has any.  `protocol_type` and `protocol`: None where not told."""
 
     identity: Identity
@@ -85,8 +83,7 @@ class SyncRequest:
     assignments: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncResult:
+class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorCode = ErrorCode.NONE
     protocol_type: str | None = None
     protocol: str | None = None
@@ -111,19 +108,3 @@ class Save(NamedTuple):
 
 
 Effect: TypeAlias = Answer | Save
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupLimits:
-    """What a group takes; times in milliseconds, names after Kafka's own settings.
-
-    `initial_rebalance_delay_ms`: how long an empty group waits for more members before its first generation.
-    `new_member_join_timeout_ms`: a new member whose client is gone may keep a rebalance waiting so long, no longer.
-    """
-
-    min_session_timeout_ms: int = 6_000
-    max_session_timeout_ms: int = 1_800_000
-    initial_rebalance_delay_ms: int = 100
-    new_member_join_timeout_ms: int = 300_000
-    max_members: int = 10_000
-    max_record_bytes: int = 16 << 20

@@ -10,7 +10,8 @@ from typing import Final, Self
 
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_members import Member, Members
-from seatrial.kafka.group_messages import Answer, Effect, GroupLimits, GroupState, JoinResult, Result, Save, SyncResult
+from seatrial.kafka.group_messages import Answer, Effect, GroupState, JoinResult, Result, Save, SyncResult
+from seatrial.kafka.group_settings import GroupLimits
 from seatrial.machines.groups import GroupPhase, GroupRecord
 from seatrial.marks import reached
 

@@ -18,7 +18,7 @@ from seatrial.kafka.backend import Backend, BackendError, BrokerSettings
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.group_backend import GROUPS_TOPIC
+from seatrial.kafka.group_settings import GROUPS_TOPIC
 from seatrial.kafka.topic_configs import refuse_config, topic_entries
 from seatrial.machines.metadata import (
     CreateTopic,

@@ -12,13 +12,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from seatrial.env import Clock, Rng
 from seatrial.kafka import backend
-from seatrial.kafka.group_messages import GroupLimits
+from seatrial.kafka.group_settings import GroupLimits, GroupSettings
 from seatrial.machines.commands import request_id_of
-from seatrial.machines.groups import GroupsMachine
 from seatrial.machines.kv import KeyValueMachine
 from seatrial.machines.metadata import (
     MetadataChange,
@@ -39,7 +38,6 @@ from seatrial.raft.roles import Role
 from seatrial.server.config import ServerConfig
 from seatrial.server.directory import Directory
 from seatrial.server.errors import OutcomeUnknown, ProposalLost, Removed, StartError
-from seatrial.server.groups.coordinator import Coordinator
 from seatrial.server.groups.service import Groups
 from seatrial.server.hosted import HostedReplica
 from seatrial.server.hosting import Hosting
@@ -49,6 +47,10 @@ from seatrial.server.membership import Membership
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.partition import HostedPartition
 from seatrial.server.replica import Replica, ReplicaOptions
+
+if TYPE_CHECKING:
+    from seatrial.machines.groups import GroupsMachine
+    from seatrial.server.groups.coordinator import Coordinator
 
 METADATA_GROUP: Final = GroupId(0)
 KEY_VALUE_GROUP: Final = GroupId(1)
@@ -215,6 +217,8 @@ class Broker:
         return result
 
     def _make_coordinator(self, replica: Replica, machine: GroupsMachine) -> Coordinator:
+        from seatrial.server.groups.coordinator import Coordinator  # a node without groups need not know it
+
         return Coordinator(
             replica,
             machine,
@@ -354,8 +358,8 @@ class Broker:
             await asyncio.wait(waiting, timeout=0.05)
 
 
-def group_settings(config: ServerConfig) -> backend.GroupSettings:
-    return backend.GroupSettings(
+def group_settings(config: ServerConfig) -> GroupSettings:
+    return GroupSettings(
         coordinators=config.group_coordinators,
         limits=GroupLimits(
             min_session_timeout_ms=config.group_min_session_timeout_ms,

@@ -12,22 +12,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from seatrial.kafka.group_backend import GROUPS_TOPIC
-from seatrial.machines.groups import GroupsMachine
+from seatrial.kafka.group_settings import GROUPS_TOPIC
 from seatrial.machines.metadata import FIRST_PARTITION_GROUP, MetadataMachine, Partition, Topic
 from seatrial.machines.partition_log import PartitionLog
 from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.server.groups.coordinator import Coordinator
 from seatrial.server.groups.shard import HostedShard
 from seatrial.server.hosted import HostedReplica
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.partition import HostedPartition, predict_outcome
-from seatrial.server.replica import Machine, Replica, ReplicaOptions
+from seatrial.server.replica import Replica, ReplicaOptions
 from seatrial.storage.errors import DamagedLog, GroupBeingRemoved
+
+if TYPE_CHECKING:
+    from seatrial.machines.groups import GroupsMachine
+    from seatrial.server.groups.coordinator import Coordinator
 
 OPEN_A_TURN: Final = 8
 OPEN_PAUSE_S: Final = 0.01  # while as many groups as may are still electing their leaders
@@ -185,15 +187,10 @@ class Hosting:
         name = f"{topic.name}/{partition.index}"
         if name in self.refused:
             return
-        holds_groups = topic.name == GROUPS_TOPIC
-        log, groups = PartitionLog(), GroupsMachine()
-        predict = predict_outcome(log) if self._predicts and not holds_groups else None
-        # A partition's records are its log; of groups only the latest state counts.
-        options = ReplicaOptions() if holds_groups else ReplicaOptions(keep_entries=None, predict=predict)
-        machine: Machine = groups if holds_groups else log
+        open_it = self._open_shard if topic.name == GROUPS_TOPIC else self._open_log
         first = partition.first_configuration(self._node_id)
         try:
-            replica = self._multiraft.open(partition.group, name, machine, first, options)
+            replica = open_it(name, topic, partition)
         except GroupBeingRemoved:
             reached("a replica was wanted while its old files were still being deleted")
             self._multiraft.loop.call_later(RETRY_OPEN_S, self.topics_changed, [topic.name])
@@ -206,16 +203,29 @@ class Hosting:
             return
         if not first:
             self._logger.info("replica_moves_in", group=name)
-        key = (topic.name, partition.index)
-        if holds_groups:
-            make = partial(self._make_coordinator, replica, groups)
-            self.shards[key] = HostedShard(topic, partition, replica, make, alive=self._alive)
-        else:
-            self.partitions[key] = HostedPartition(
-                topic, partition, replica, log, rack_of=self.rack_of, alive=self._alive
-            )
         if first and partition.replicas[0] == self._node_id and replica.node.term == 0:
             replica.campaign()  # new: the preferred leader need not wait for anybody's election timeout
+
+    def _open_log(self, name: str, topic: Topic, partition: Partition) -> Replica:
+        machine = PartitionLog()
+        predict = predict_outcome(machine) if self._predicts else None
+        options = ReplicaOptions(keep_entries=None, predict=predict)
+        first = partition.first_configuration(self._node_id)
+        replica = self._multiraft.open(partition.group, name, machine, first, options)
+        hosted = HostedPartition(topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive)
+        self.partitions[topic.name, partition.index] = hosted
+        return replica
+
+    def _open_shard(self, name: str, topic: Topic, partition: Partition) -> Replica:
+        from seatrial.machines.groups import GroupsMachine  # a node without groups need not know it
+
+        machine = GroupsMachine()
+        first = partition.first_configuration(self._node_id)
+        # Unlike records, entries are not kept: only the latest state counts.
+        replica = self._multiraft.open(partition.group, name, machine, first, ReplicaOptions())
+        make = partial(self._make_coordinator, replica, machine)
+        self.shards[topic.name, partition.index] = HostedShard(topic, partition, replica, make, alive=self._alive)
+        return replica
 
     def rack_of(self, node_id: NodeId) -> str:
         node = self._metadata.nodes.get(node_id)

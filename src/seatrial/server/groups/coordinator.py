@@ -20,7 +20,6 @@ from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_backend import GroupView, ListedGroup, MemberView, NewOffset
 from seatrial.kafka.group_messages import (
     Answer,
-    GroupLimits,
     GroupState,
     Identity,
     JoinRequest,
@@ -29,6 +28,7 @@ from seatrial.kafka.group_messages import (
     SyncRequest,
     SyncResult,
 )
+from seatrial.kafka.group_settings import GroupLimits
 from seatrial.machines.groups import (
     NEVER,
     CommitOffsets,

@@ -8,17 +8,18 @@ Knows nothing of what groups do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
-from seatrial.kafka.backend import GroupSettings
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.group_backend import GROUPS_TOPIC, GroupCoordinator, shard_of
-from seatrial.machines.groups import NEVER, GroupPhase, StoredGroup
+from seatrial.kafka.group_settings import GROUPS_TOPIC, GroupSettings, shard_of
 from seatrial.machines.metadata import MetadataMachine
 from seatrial.server.errors import NoLeader, OutcomeUnknown
 from seatrial.server.groups.shard import HostedShard
 from seatrial.server.replica import Replica
+
+if TYPE_CHECKING:
+    from seatrial.kafka.group_backend import GroupCoordinator  # imported when somebody asks for a group
 
 METADATA_TIMEOUT_S: Final = 2.0
 EXPIRY_CHECK_S: Final = 600.0  # as Kafka's offsets.retention.check.interval.ms
@@ -111,6 +112,8 @@ class Groups:
         # A topic that is not known here must be one that was deleted, not one that is new.
         if not led or not await self.metadata_is_current():
             return
+        from seatrial.server.groups.expiry import expired, is_spent  # a node without groups need not know
+
         topic_ids = {topic.topic_id for topic in self._cluster.metadata.topics.values()}
         for shard in led:
             coordinator = shard.coordinator
@@ -118,22 +121,5 @@ class Groups:
                 continue
             for group_id, stored in list(coordinator.stored().items()):
                 gone = list(expired(stored, self._wall_ms(), self._settings.offsets_retention_ms, topic_ids))
-                if gone or (not stored.offsets and stored.record.phase == GroupPhase.EMPTY):
+                if gone or is_spent(stored):
                     coordinator.expire(group_id, gone)
-
-
-def expired(
-    group: StoredGroup, wall_ms: int, retention_ms: int, topic_ids: Collection[bytes]
-) -> Iterator[tuple[str, int, int]]:
-    """(topic, partition, when it was committed) of the offsets that are to be forgotten (KIP-211).
-
-    A group with members keeps those of all topics that there still are; others count from when the last member left,
-    or from their commit, whichever is later.
-    """
-    is_empty = group.record.phase == GroupPhase.EMPTY
-    for (topic, partition), offset in sorted(group.offsets.items()):
-        until_ms = offset.expires_ms
-        if until_ms == NEVER:
-            until_ms = max(offset.committed_ms, group.changed_ms) + retention_ms
-        if offset.topic_id not in topic_ids or (is_empty and until_ms <= wall_ms):
-            yield topic, partition, offset.committed_ms

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from seatrial.kafka.errors import ErrorCode
 from seatrial.machines.metadata import Partition as Placement
 from seatrial.machines.metadata import Topic
 from seatrial.marks import reached
 from seatrial.raft.ids import Term
-from seatrial.server.groups.coordinator import Coordinator
 from seatrial.server.hosted import HostedReplica
 from seatrial.server.replica import Replica
+
+if TYPE_CHECKING:
+    from seatrial.server.groups.coordinator import Coordinator
 
 
 class HostedShard(HostedReplica):

@@ -14,7 +14,13 @@ from typing import Final
 LATE_IMPORTS: Final = (
     "aiokafka.admin",
     "anyio._backends._asyncio",
+    "seatrial.kafka.coordinator_requests",
+    "seatrial.kafka.group_admin_requests",
+    "seatrial.kafka.group_offset_requests",
+    "seatrial.kafka.group_requests",
     "seatrial.server.admin",
+    "seatrial.server.groups.coordinator",
+    "seatrial.server.groups.expiry",
     "seatrial.server.hooks",
     "seatrial.server.members_api",
     "seatrial.server.metrics",
