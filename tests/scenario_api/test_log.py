@@ -36,7 +36,7 @@ def test_records_are_read_as_what_they_were_from_the_leader_and_from_every_node(
     run(scenario)
 
 
-def test_an_append_finds_the_new_leader_and_is_there_once(run: Run) -> None:
+def test_an_append_finds_the_new_leader_and_is_there_once(simulate: Run) -> None:
     async def scenario(cluster: ScenarioCluster) -> None:
         log = cluster.log()
         for value in range(3):
@@ -55,7 +55,7 @@ def test_an_append_finds_the_new_leader_and_is_there_once(run: Run) -> None:
         values = [value for _, value in await log.read()]
         assert [value for value in values if value not in (4, 5)] == [0, 1, 2, 3, 6]
 
-    run(scenario)
+    simulate(scenario)
 
 
 def test_an_append_that_is_sent_again_is_there_once(simulate: Run) -> None:
