@@ -9,6 +9,7 @@ Knows nothing of what happens in there (`inside`).
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,12 +62,16 @@ RESET: Final[dict[str, Any]] = {
     "flake_hunt": None,
     "pyargs": False,
 }
+KEPT_MAX: Final = 3  # processes at a time: each is some 100 MB, and tests come file by file
 DEADLINE_SLACK_S: Final = 10.0  # the process itself ends a run that takes too long, and says where it was
 Serialised = dict[str, Any]
 
 
 class Zygotes:
-    """One process for each file of which a test was run; `close` ends them.  paths: the module search path to have."""
+    """One process for each of the files of which tests were run last; `close` ends them.
+
+    paths: the module search path there.  passed_on: environment variables to be seen there.
+    """
 
     def __init__(
         self,
@@ -83,18 +88,25 @@ class Zygotes:
         self._real_timeout_s = real_timeout_s
         self._mutant = mutant
         self._by_file: dict[Path, Zygote | str] = {}
+        self._numbers = count()
 
     def run(self, file: Path, order: Order) -> list[Serialised] | str:
         """The serialised reports of one run, or why there are none."""
         zygote = self._of(file)
         if isinstance(zygote, str):
             return zygote
-        result = zygote.run(inside.run_item, order, timeout_s=self._real_timeout_s + DEADLINE_SLACK_S)
+        try:
+            result = zygote.run(inside.run_item, order, timeout_s=self._real_timeout_s + DEADLINE_SLACK_S)
+        except ZygoteFailed as failed:
+            self._close(file)  # the next test of the file gets a new one
+            return str(failed)
         return f"the simulation ended without a result: {result.reason}" if isinstance(result, Died) else result
 
     def _of(self, file: Path) -> Zygote | str:
-        known = self._by_file.get(file)
+        known = self._by_file.pop(file, None)
         if known is None:
+            if len(self._by_file) == KEPT_MAX:
+                self._close(next(iter(self._by_file)))
             try:
                 known = Zygote(
                     inside.run_item,
@@ -104,7 +116,7 @@ class Zygotes:
                 )
             except ZygoteFailed as failed:
                 known = str(failed)
-            self._by_file[file] = known
+        self._by_file[file] = known  # the last used is the last
         return known
 
     def _preparation(self, file: Path) -> Preparation:
@@ -116,15 +128,18 @@ class Zygotes:
         option |= {
             "rootdir": str(config.rootpath),
             "inifilename": None if config.inipath is None else str(config.inipath),
-            "basetemp": str(temporary / f"simulated{len(self._by_file)}"),
+            "basetemp": str(temporary / f"simulated{next(self._numbers)}"),
         }
         return Preparation(file=str(file), option=option, mutant=self._mutant)
 
     def close(self) -> None:
-        for zygote in self._by_file.values():
-            if isinstance(zygote, Zygote):
-                zygote.close()
-        self._by_file.clear()
+        for file in list(self._by_file):
+            self._close(file)
+
+    def _close(self, file: Path) -> None:
+        zygote = self._by_file.pop(file)
+        if isinstance(zygote, Zygote):
+            zygote.close()
 
 
 def _is_plain(value: Any) -> bool:
