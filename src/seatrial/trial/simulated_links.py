@@ -106,6 +106,7 @@ class SimulatedLinks:
             delay()
             again = delay_anew if attributes.get("jitter") else None
         else:
+            impose("cut")  # between two looks a new connection may come about, and shall carry nothing
             reset()
             again = reset
         repeating = asyncio.ensure_future(_repeat(again)) if again is not None else None
@@ -114,7 +115,7 @@ class SimulatedLinks:
         finally:
             if repeating is not None:
                 repeating.cancel()
-            if kind == "timeout":
+            if kind in ("timeout", "reset_peer"):
                 reset()  # what was held is lost with the connections
             for undone in undo:
                 undone()
