@@ -197,3 +197,20 @@ def test_a_promise_that_is_broken_inside_fails_a_scenario_that_saw_nothing(simul
     with pytest.raises(BrokenPromise, match=r"election-safety|promise-not-durable"):
         for seed in range(1, 20):  # not each of them comes to a vote that is forgotten in time
             simulate(scenario, seed=seed, options={"unsafe": "forget-vote"})
+
+
+def test_links_that_are_reset_carry_nothing_meanwhile(simulate: Run) -> None:
+    """Connections that came up between two resets let a node that was cut off follow on, until they were held as well."""
+
+    async def scenario(cluster: ScenarioCluster) -> None:
+        leader = await cluster.wait_for_leader(group="kv")
+        alone = cluster.others(leader)[0]
+        async with cluster.isolate(alone, mode="reset"):
+            before = await cluster.status(alone)
+            for value in range(3):
+                await cluster.kv.put("x", value, via=leader)
+            after = await cluster.status(alone)
+            assert [status.last_index for status in after] == [status.last_index for status in before]
+        await cluster.verify()
+
+    simulate(scenario)

@@ -101,23 +101,6 @@ def test_an_isolated_leader_is_replaced_and_a_whole_cluster_keeps_its_own(simula
     simulate(scenario)
 
 
-def test_links_whose_connections_are_reset_carry_nothing_meanwhile(simulate: Simulate) -> None:
-    """New connections came up between two looks for them, and let the nodes go on talking."""
-
-    async def scenario(cluster: SimulatedCluster) -> None:
-        leader = await cluster.wait_for_leader(10)
-        follower = cluster.others(leader)[0]
-        async with cluster.isolate(follower, mode="reset"):
-            await asyncio.sleep(1)
-            roles = {(await cluster.status(follower))[0].role for _ in range(20) if not await asyncio.sleep(0.05)}
-            assert roles <= {"pre-candidate", "follower"}
-            assert "pre-candidate" in roles
-            assert (await cluster.status(follower))[0].leader is None
-        await cluster.wait_for_consensus(20)
-
-    simulate(scenario)
-
-
 def test_a_paused_node_stands_still_and_a_killed_one_comes_back_with_its_log(simulate: Simulate) -> None:
     async def scenario(cluster: SimulatedCluster) -> None:
         await cluster.pause(2)
