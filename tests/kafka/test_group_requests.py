@@ -266,7 +266,9 @@ async def every_refusal(client: Client, group: str) -> dict[str, int]:
     return {name: await request for name, request in requests.items()}
 
 
-@pytest.mark.parametrize("refusal", [E.NOT_COORDINATOR, E.COORDINATOR_LOAD_IN_PROGRESS])
+@pytest.mark.parametrize(
+    "refusal", [E.NOT_COORDINATOR, pytest.param(E.COORDINATOR_LOAD_IN_PROGRESS, marks=pytest.mark.slow)]
+)
 def test_a_node_that_does_not_coordinate_a_group_says_so_to_every_request(refusal: ErrorCode) -> None:
     async def scenario(client: Client) -> None:
         client.groups.refuse_with = {0: refusal, 1: refusal}
@@ -277,6 +279,16 @@ def test_a_node_that_does_not_coordinate_a_group_says_so_to_every_request(refusa
             assert told == (E.NONE, E.REBALANCE_IN_PROGRESS)
         assert set(refusals.values()) == {refusal}
         assert (await client.ask(ApiKey.LIST_GROUPS)).error_code == refusal
+
+    run(scenario)
+
+
+def test_a_coordinator_that_is_ready_in_a_moment_is_waited_for() -> None:
+    async def scenario(client: Client) -> None:
+        await client.commit("g", {("t", 0): 7})
+        client.groups.refuse_with = {0: E.COORDINATOR_LOAD_IN_PROGRESS, 1: E.COORDINATOR_LOAD_IN_PROGRESS}
+        asyncio.get_running_loop().call_later(0.02, client.groups.refuse_with.clear)
+        assert (await client.fetch("g"))["t", 0] == (7, "note")
 
     run(scenario)
 

@@ -14,7 +14,7 @@ from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_backend import GroupView
 from seatrial.kafka.group_messages import GroupState
-from seatrial.kafka.group_requests import coordinator_of
+from seatrial.kafka.group_requests import ready_coordinator_of
 
 CLASSIC: Final = "classic"  # the type of all groups here (KIP-848 brings others)
 NOT_FOUND_SINCE: Final = 6  # of DescribeGroups (KIP-1043): before, an unknown group is a dead one
@@ -28,7 +28,7 @@ async def describe_groups(call: Call) -> Any:
 
 
 async def _read(call: Call, group_id: str) -> GroupView | ErrorCode:
-    found = coordinator_of(call, group_id)
+    found = await ready_coordinator_of(call, group_id) if group_id else ErrorCode.INVALID_GROUP_ID
     return found if isinstance(found, ErrorCode) else await found.read(group_id)
 
 
@@ -95,5 +95,5 @@ async def delete_groups(call: Call) -> Any:
 
 
 async def _delete(call: Call, group_id: str) -> ErrorCode:
-    found = coordinator_of(call, group_id)
+    found = await ready_coordinator_of(call, group_id) if group_id else ErrorCode.INVALID_GROUP_ID
     return found if isinstance(found, ErrorCode) else await found.delete(group_id)

@@ -17,6 +17,7 @@ from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_backend import GroupView, MemberView, NewOffset
 from seatrial.kafka.group_messages import GroupState, Identity
+from seatrial.kafka.group_requests import ready_coordinator_of
 from seatrial.machines.groups import OffsetRecord, TopicPartition
 
 MANY_GROUPS_SINCE: Final = 8  # versions of OffsetFetch
@@ -128,7 +129,7 @@ async def _read_offsets(
 ) -> Mapping[TopicPartition, OffsetRecord] | ErrorCode:
     """All offsets of the group that belong to a topic that there still is; at least those of `topics` (None: all)."""
     groups = call.backend.groups
-    found = groups.coordinator_of(group_id)
+    found = await ready_coordinator_of(call, group_id)
     if isinstance(found, ErrorCode):
         return found
     view = await found.read(group_id)
@@ -202,7 +203,7 @@ async def offset_delete(call: Call) -> Any:
     codec = message("OffsetDeleteResponse")
     request = call.request
     wanted = [(topic.name, p.partition_index) for topic in request.topics for p in topic.partitions]
-    found = call.backend.groups.coordinator_of(request.group_id)
+    found = await ready_coordinator_of(call, request.group_id)
     view = found if isinstance(found, ErrorCode) else await found.read(request.group_id)
     if isinstance(found, ErrorCode) or isinstance(view, ErrorCode):
         return codec.new(error_code=view)

@@ -6,6 +6,7 @@ Knows nothing of what a group does with them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from seatrial.kafka.group_messages import Identity, JoinRequest, JoinResult, Lea
 KNOWN_MEMBER_ID_SINCE: Final = 4  # versions of JoinGroup (KIP-394, KIP-814)
 SKIP_ASSIGNMENT_SINCE: Final = 9
 NULL_PROTOCOL_SINCE: Final = 7
+LOADING_WAIT_S: Final = 0.3  # for the commit of a new leader's first entry, which takes milliseconds
+LOADING_LOOK_S: Final = 0.01
 MANY_LEAVE_SINCE: Final = 3  # of LeaveGroup (KIP-345)
 
 
@@ -26,6 +29,17 @@ def coordinator_of(call: Call, group_id: str) -> GroupCoordinator | ErrorCode:
     if not group_id:
         return ErrorCode.INVALID_GROUP_ID
     return call.backend.groups.coordinator_of(group_id)
+
+
+async def ready_coordinator_of(call: Call, group_id: str) -> GroupCoordinator | ErrorCode:
+    """The same, after a new leader's first moment: for clients that do not ask again, such as administrators'."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LOADING_WAIT_S
+    found = call.backend.groups.coordinator_of(group_id)
+    while found == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS and loop.time() < deadline:
+        await asyncio.sleep(LOADING_LOOK_S)
+        found = call.backend.groups.coordinator_of(group_id)
+    return found
 
 
 def join_group(call: Call) -> Any:
