@@ -141,6 +141,21 @@ def test_an_overdue_test_on_real_processes_says_where_it_waited(run_tests: RunTe
 
 
 @pytest.mark.slow
+def test_a_cluster_that_does_not_start_leaves_its_logs(run_tests: RunTests) -> None:
+    source = """
+    import pytest
+
+    @pytest.mark.cluster(nodes=1, options={"durability": "none at all"})
+    async def test_unstartable(cluster):
+        pass
+    """
+    result = run_tests(source, "--cluster-env=local")
+    result.assert_outcomes(errors=1)
+    logs = list((Path(line_after(result, "run directory:")) / "nodes" / "1").glob("*.log"))
+    assert any("none at all" in log.read_text() for log in logs)
+
+
+@pytest.mark.slow
 def test_a_repeated_test_stops_at_the_first_seed_that_fails(run_tests: RunTests, pytester: pytest.Pytester) -> None:
     result = run_tests(
         SEEDS, "--cluster-env=sim", "--cluster-seed=10", "--cluster-repeat=4", "--junitxml=report.xml", "-rs"

@@ -33,7 +33,9 @@ def leave_behind(
     """Write the run directory; what to print, for people, and the page of the report where there is one."""
     replay = wanted.replay(nodeid, seed)
     lines = [f"seed {seed}, {wanted.environment}, system {wanted.system}", f"replay with: {replay}"]
-    if stage is None:
+    if stage is None:  # the cluster did not start: what its nodes wrote is all there is
+        if directory.exists():
+            lines.append(f"run directory: {directory}")
         return "\n".join(lines), None
     cluster = stage.cluster
     page: Path | None = None
