@@ -200,7 +200,7 @@ def test_a_promise_that_is_broken_inside_fails_a_scenario_that_saw_nothing(simul
 
 
 def test_links_that_are_reset_carry_nothing_meanwhile(simulate: Run) -> None:
-    """Connections that came up between two resets let a node that was cut off follow on, until they were held as well."""
+    """Connections that came up between two resets once let a node that was cut off follow on."""
 
     async def scenario(cluster: ScenarioCluster) -> None:
         leader = await cluster.wait_for_leader(group="kv")
