@@ -24,14 +24,18 @@ Sink = Callable[[str], object]
 
 
 class Trace:
-    """Collects lines; `sink`, if there is one, is given them in blocks of text that end with a newline."""
+    """Collects lines; `sink`, if there is one, is given them in blocks of text that end with a newline.
 
-    __slots__ = ("_block", "_hash", "_sink", "lines")
+    is_shown: whether there is one, and `remark` does anything.
+    """
+
+    __slots__ = ("_block", "_hash", "_sink", "is_shown", "lines")
 
     def __init__(self, sink: Sink | None = None) -> None:
         self._block: list[str] = []
         self._hash = hashlib.blake2b(digest_size=16)
         self._sink = sink
+        self.is_shown = sink is not None
         self.lines = 0
 
     def callback(self, now_us: int, host: str, callback: Any) -> None:
@@ -53,6 +57,12 @@ class Trace:
         block.append(text)
         if len(block) >= BLOCK_LINES:
             self.flush()
+
+    def remark(self, text: str) -> None:
+        """A line for the sink alone, which the digest leaves out: what other lines say already, in other words."""
+        if self._sink is not None:
+            self.flush()
+            self._sink(text + "\n")
 
     def flush(self) -> None:
         """Hash what was collected, and hand it to the sink."""

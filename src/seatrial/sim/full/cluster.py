@@ -37,6 +37,8 @@ class Cluster:
         self.observer = Observer(self.world, case)
         self.observer.logs = self.logs
         self.observer.tell = self.say
+        if self.network.trace.is_shown:
+            self.observer.remark = self.remark
         self.nodes: dict[int, ServerHost] = {
             node_id: ServerHost(self.network, case, node_id, self.observer, unsafe)
             for node_id in range(1, case.nodes + case.spares + 1)
@@ -59,6 +61,10 @@ class Cluster:
     def say(self, text: str) -> None:
         """A line of the trace, with the time."""
         self.network.trace.line(f"{self.world.now_us} {text}")
+
+    def remark(self, text: str) -> None:
+        """As `say`, of what the trace tells anyway: each message's bytes are in the line of its segment."""
+        self.network.trace.remark(f"{self.world.now_us} {text}")
 
     def start(self) -> None:
         for server in self.nodes.values():

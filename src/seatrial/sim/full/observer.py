@@ -84,7 +84,8 @@ class Observer:
 
     damaged: nodes whose disks were damaged on purpose, which may refuse to serve; unreadable: those on which a read
     was made to fail, which may until it reads again; exits: how nodes ended by themselves.  tell: given a line of the
-    trace for each message and each change of role.  stops_at_first: halt the world when a promise was broken.
+    trace for each change of role.  remark: given one for each message, where somebody reads them.  stops_at_first: halt
+    the world when a promise was broken.
     """
 
     def __init__(self, world: World, case: Case) -> None:
@@ -96,6 +97,7 @@ class Observer:
         self.stops_at_first = False
         self.logs: Callable[[], dict[str, list[str]]] = dict
         self.tell: Callable[[str], None] = lambda text: None
+        self.remark: Callable[[str], None] | None = None
         self._world = world
         self._case = case
         self._applied: dict[GroupId, Applied] = {}
@@ -159,12 +161,11 @@ class Observer:
 
     def _leave(self, node_id: int, group: GroupId, messages: Sequence[Message]) -> None:
         """Messages leave the node; what they promise it must know of from now on in every later life."""
-        tell = self.tell
         for message in messages:
-            if type(message) is Heartbeat or type(message) is HeartbeatResponse:  # two of three; they promise nothing
-                tell(f"group {group} {_describe_beat(message)}")
-            else:
-                tell(f"group {group} {describe_message(message)}")
+            if self.remark is not None:
+                self.remark(f"group {group} {describe_message(message)}")
+            # Two of three promise nothing.
+            if type(message) is not Heartbeat and type(message) is not HeartbeatResponse:
                 self._promises.leave(node_id, group, (message,))
 
     def _recovered(self, node_id: int, replica: Replica) -> None:
@@ -299,15 +300,6 @@ def sample_of(node_id: int, replica: Replica, time_ns: int, incarnation: int) ->
         digest=replica.machine.digest,
         incarnation=incarnation,
     )
-
-
-def _describe_beat(beat: Heartbeat | HeartbeatResponse) -> str:
-    """In the words of `describe_message`, at a third of its cost."""
-    if type(beat) is Heartbeat:
-        told = f"Heartbeat term={beat.term} commit={beat.leader_commit} round={beat.read_round}"
-    else:
-        told = f"HeartbeatResponse term={beat.term} read_round={beat.read_round}"
-    return f"{beat.sender}->{beat.to} {told}"
 
 
 def _trace(error: BaseException | None) -> list[str]:
