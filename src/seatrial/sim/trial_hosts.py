@@ -69,6 +69,7 @@ class TrialHosts:
         raft = Raft(
             heartbeat_us=values.pop("heartbeat_ms", defaults.heartbeat_us // 1000) * 1000,
             election_timeout_us=values.pop("election_timeout_ms", defaults.election_timeout_us // 1000) * 1000,
+            lease_reads=values.pop("lease_reads", defaults.lease_reads),
         )
         case = Case(level="full", seed=seed, nodes=nodes, raft=raft)
         self.world = World(seed, events_max=int(EVENTS_A_SECOND_MAX * (duration_s + SECONDS_BESIDE_FAULTS)))
