@@ -18,7 +18,7 @@ from fake_groups import FakeShard, reaching
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_backend import GroupView, NewOffset
 from seatrial.kafka.group_messages import GroupState, Identity, JoinRequest, JoinResult, SyncRequest
-from seatrial.kafka.group_settings import GROUPS_TOPIC, GroupLimits
+from seatrial.kafka.group_settings import GROUPS_TOPIC, GroupLimits, GroupSettings
 from seatrial.machines.groups import (
     NEVER,
     CommitOffsets,
@@ -38,6 +38,7 @@ from seatrial.raft.ids import GroupId, NodeId
 from seatrial.server.errors import OutcomeUnknown
 from seatrial.server.groups.coordinator import Coordinator
 from seatrial.server.groups.expiry import expired
+from seatrial.server.groups.service import Groups
 from seatrial.server.groups.shard import HostedShard
 
 E = ErrorCode
@@ -356,6 +357,47 @@ def test_a_coordinator_begins_when_its_lead_is_established_and_ends_with_its_ter
         assert isinstance(third, Coordinator) and third.is_closed
         await replica.becomes(term=7, leads=True, applied_term=7)
         assert isinstance(hosted.coordinator, ErrorCode)
+
+    run(scenario)
+
+
+def test_a_node_without_a_replica_believes_what_a_shards_leader_said_last() -> None:
+    async def scenario(shard: FakeShard) -> None:
+        partition = Partition(0, GroupId(16), (NodeId(1), NodeId(2), NodeId(3)))
+        metadata = SimpleNamespace(topics={GROUPS_TOPIC: Topic(GROUPS_TOPIC, TOPIC_ID, (partition,), {})}, nodes={})
+        cluster: Any = SimpleNamespace(metadata=metadata, alive_nodes=lambda: [1, 2, 3, 4], node_id=4)
+        hosting: Any = SimpleNamespace(shards={})
+        groups = Groups(cluster, hosting, GroupSettings(), asyncio.get_running_loop(), wall_ms=lambda: 0)
+        assert groups.leader_of("g") == 1  # a guess
+        groups.heard_of_leader(NodeId(3), 0, 5)
+        groups.heard_of_leader(NodeId(2), 0, 4)  # late
+        assert groups.leader_of("g") == 3
+        cluster.alive_nodes = lambda: [2, 4]
+        assert groups.leader_of("g") == 2
+        assert groups.coordinator_of("g") == E.NOT_COORDINATOR
+        cluster.node_id = 2
+        assert groups.leader_of("g") == -1  # it shall have a replica, and will know in a moment
+
+    run(scenario)
+
+
+def test_a_leader_tells_of_its_shards_only_where_somebody_has_no_replica() -> None:
+    async def scenario(shard: FakeShard) -> None:
+        replica: Any = FakeReplica()
+        partition = Partition(0, GroupId(16), (NodeId(1), NodeId(2)))
+        topic = Topic(GROUPS_TOPIC, TOPIC_ID, (partition,), {})
+        hosted = HostedShard(topic, partition, replica, shard.elected, alive=lambda: [1])
+        metadata = SimpleNamespace(topics={GROUPS_TOPIC: topic}, nodes={1: None, 2: None})
+        cluster: Any = SimpleNamespace(metadata=metadata)
+        hosting: Any = SimpleNamespace(shards={(GROUPS_TOPIC, 0): hosted})
+        groups = Groups(cluster, hosting, GroupSettings(), asyncio.get_running_loop(), wall_ms=lambda: 0)
+        await replica.becomes(term=2, leads=True, applied_term=2)
+        assert groups.led_unknown_to_others() == []
+        metadata.nodes[3] = None
+        assert groups.led_unknown_to_others() == [(0, 2)]
+        await replica.becomes(term=3, leads=False, applied_term=2)
+        assert groups.led_unknown_to_others() == []
+        hosted.close()
 
     run(scenario)
 

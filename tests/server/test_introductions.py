@@ -102,3 +102,19 @@ def test_what_makes_no_sense_is_ignored() -> None:
         scene.hear(2, data)
     scene.introductions.receive(TimeoutNow(NodeId(2), NodeId(1), Term(1)))
     assert (scene.line.said, scene.added) == ([], [])
+
+
+def test_a_greeting_says_which_shards_a_node_leads_where_others_cannot_know() -> None:
+    scene, heard = Scene(2, 3), list[tuple[int, int, int]]()
+    led = [(0, 7), (2, 5)]
+    talker = Introductions(
+        NodeId(1), scene.line, scene.metadata, lambda: 0, lambda *peer: None, led=lambda: led, leads=lambda *said: None
+    )
+    talker.greet()
+    assert scene.line.said == [(2, {"leads": [[0, 7], [2, 5]]}), (3, {"leads": [[0, 7], [2, 5]]})]
+    listener = Introductions(
+        NodeId(2), scene.line, scene.metadata, lambda: 0, lambda *peer: None, leads=lambda *said: heard.append(said)
+    )
+    for data in (scene.line.said[0][1], {"leads": [5]}, {"leads": [["x", 1]]}, {"leads": None}):
+        listener.receive(ForwardProposal(NodeId(1), NodeId(2), Term(0), json.dumps(data).encode()))
+    assert heard == [(1, 0, 7), (1, 2, 5)]

@@ -1,7 +1,8 @@
 """What members say to each other apart from Raft: that they are here, and who a stranger is.
 
 Two followers of the same leaders have nothing to say to each other, and would not know whether the other one is up:
-so each greets all its peers now and then.
+so each greets all its peers now and then.  With its greeting it says which shards of consumer groups it leads, for
+those that have no replica of them and are asked where a group is.
 
 A node that was away while others joined knows them only when it has caught up with the metadata, and it may be one of
 them that leads the metadata now: it would refuse the only node that could tell it.  So it asks its other peers, who
@@ -37,18 +38,25 @@ class Introductions:
         metadata: MetadataMachine,
         now_us: Callable[[], int],
         add_peer: Callable[[NodeId, str, int], None],
+        *,
+        led: Callable[[], list[tuple[int, int]]] = list,
+        leads: Callable[[NodeId, int, int], None] = lambda node, shard, term: None,
     ) -> None:
+        """`led`: (shard, term) of what this node leads and others cannot know; `leads`: told so of another node."""
         self._node_id = node_id
         self._transport = transport
         self._metadata = metadata
         self._now_us = now_us
         self._add_peer = add_peer
+        self._led = led
+        self._leads = leads
         self._asked_us: dict[NodeId, int] = {}
 
     def greet(self) -> None:
         """Whoever hears it takes this node for alive; there is no answer."""
+        led = self._led()
         for peer in self._transport.peers():
-            self._say(peer, {})
+            self._say(peer, {"leads": led} if led else {})
 
     def stranger(self, node: NodeId) -> None:
         """A node that this one does not know was refused."""
@@ -65,6 +73,9 @@ class Introductions:
             said = json.loads(message.data) if isinstance(message, ForwardProposal) else {}
             if "who" in said:
                 self._answer(message.sender, NodeId(int(said["who"])))
+            elif "leads" in said:
+                for shard, term in said["leads"]:
+                    self._leads(message.sender, int(shard), int(term))
             elif "is" in said:
                 self._introduced(NodeId(int(said["is"])), str(said["at"]), int(said["directory"]))
         except (ValueError, TypeError, KeyError):

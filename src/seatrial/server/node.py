@@ -121,13 +121,22 @@ class Node:
         self.standing = Standing(
             config, self.directory, transport, self.broker, loop, on_fatal=on_fatal, on_removed=self._leave
         )
-        self.introductions = Introductions(
-            config.node_id, transport, self.broker.metadata, clock.now_us, self.standing.add_peer
-        )
+        self.introductions = self._make_introductions()
         self.multiraft.listeners[INTRODUCTIONS] = self.introductions.receive
         self.hooks = self._test_hooks() if config.test_hooks else None
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         self.listener = KafkaListener(Dispatcher(self.broker, broker_settings(config)), limits, logger, loop)
+
+    def _make_introductions(self) -> Introductions:
+        return Introductions(
+            self.config.node_id,
+            self.transport,
+            self.broker.metadata,
+            self._clock.now_us,
+            self.standing.add_peer,
+            led=self.broker.groups.led_unknown_to_others,
+            leads=self.broker.groups.heard_of_leader,
+        )
 
     def _make_transport(self, wire: Wire, listen: Any, rng: Rng) -> NodeTransport:
         return NodeTransport(

@@ -1,7 +1,8 @@
 """Where the consumer groups of the cluster are, and the end of offsets that nobody needs any more.
 
-Rule: a group belongs to the shard that its id hashes to, and to whoever leads that shard; what this node does not know
-first hand it guesses, and a wrong guess is corrected by the node that is asked next (NOT_COORDINATOR).
+Rule: a group belongs to the shard that its id hashes to, and to whoever leads that shard.  Of shards without a replica
+here this node believes what their leaders said last, and guesses before that; whoever is wrongly named says so
+(NOT_COORDINATOR), and the client asks again.
 Knows nothing of what groups do.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_settings import GROUPS_TOPIC, GroupSettings, shard_of
 from seatrial.machines.metadata import MetadataMachine
+from seatrial.raft.ids import NodeId
 from seatrial.server.errors import NoLeader, OutcomeUnknown
 from seatrial.server.groups.shard import HostedShard
 from seatrial.server.replica import Replica
@@ -60,6 +62,7 @@ class Groups:
         self._settings = settings
         self._loop = loop
         self._wall_ms = wall_ms
+        self._heard: dict[int, tuple[int, NodeId]] = {}  # shard -> term and leader, of shards without a replica here
 
     @property
     def are_created(self) -> bool:
@@ -79,8 +82,25 @@ class Groups:
         hosts = self._cluster.metadata.topics[GROUPS_TOPIC].partitions[number].hosts
         if self._cluster.node_id in hosts:
             return -1  # about to be opened here
-        alive = set(self._cluster.alive_nodes())
+        alive = self._cluster.alive_nodes()
+        _, leader = self._heard.get(number, (0, None))
+        if leader in hosts and leader in alive:
+            return leader
         return next((node for node in hosts if node in alive), -1)
+
+    def led_unknown_to_others(self) -> list[tuple[int, int]]:
+        """(number, term) of each shard that this node leads and some other node has no replica of."""
+        nodes = self._cluster.metadata.nodes
+        return [
+            (shard.partition, shard.leader_epoch)
+            for shard in self._hosting.shards.values()
+            if shard.is_leader and any(node not in shard.placement.hosts for node in nodes)
+        ]
+
+    def heard_of_leader(self, node: NodeId, number: int, term: int) -> None:
+        """Another node says that it leads a shard."""
+        if term >= self._heard.get(number, (0, None))[0]:
+            self._heard[number] = (term, node)
 
     def coordinator_of(self, group_id: str) -> GroupCoordinator | ErrorCode:
         number = self._number(group_id)
