@@ -52,9 +52,6 @@ def test_mutual_tls_lets_members_of_the_cluster_talk(secured: Nodes) -> None:
 def test_tls_refuses_a_plaintext_client(secured: Nodes) -> None:
     async def scenario() -> None:
         await is_refused(secured, make_wire(secured.wire_name), "closed", "reset", "TLS", "never answered")
-        if secured.wire_name == "framed":
-            assert secured.transports[2].refusals["insecure"] >= 1
-            assert any("is refused: no TLS handshake" in line for line in secured.reports)
 
     secured.run(scenario())
 

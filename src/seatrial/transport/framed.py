@@ -11,7 +11,6 @@ asyncio sets TCP_NODELAY on every connection.  Knows nothing of what frames mean
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -32,14 +31,20 @@ class FramedOutgoing(OutgoingConnection, asyncio.BufferedProtocol):
     """One TCP connection that this side dialled."""
 
     _transport: asyncio.Transport
+    is_made = is_abandoned = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
+        if self.is_abandoned:  # its TLS handshake ended after its attempt had: the link may have another one by now
+            self._transport.abort()
+            return
+        self.is_made = True
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH)
         self._link.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._link.lost(self, exc)
+        if self.is_made:
+            self._link.lost(self, exc)
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -94,65 +99,18 @@ class FramedIncoming(IncomingConnection, asyncio.BufferedProtocol):
             self._transport.abort()
 
 
-class TlsGate(asyncio.Protocol):
-    """A connection that a peer dialled, until its TLS handshake is done: asyncio alone tells nobody of a failure."""
-
-    def __init__(self, acceptor: Acceptor, context: ssl.SSLContext, handshakes: set[asyncio.Task[None]]) -> None:
-        self._acceptor, self._context, self._handshakes = acceptor, context, handshakes
-        self._early = bytearray()  # what came in one piece with the end of the handshake
-        self._is_lost = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        plain = cast(asyncio.Transport, transport)
-        plain.pause_reading()
-        handshake = asyncio.get_running_loop().create_task(self._shake_hands(plain), name="TLS handshake")
-        self._handshakes.add(handshake)
-        handshake.add_done_callback(self._handshakes.discard)
-
-    def data_received(self, data: bytes) -> None:
-        self._early += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
-
-    async def _shake_hands(self, plain: asyncio.Transport) -> None:
-        address, limits = _caller(plain), self._acceptor.limits
-        try:
-            secured = await asyncio.get_running_loop().start_tls(
-                plain,
-                self,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=limits.dead_after_s,
-                ssl_shutdown_timeout=limits.back_off_max_s,
-            )
-        except OSError as error:  # ssl.SSLError is one
-            plain.abort()
-            self._acceptor.refused(address, ConnectionAbortedError(f"no TLS handshake: {error}"))
-            return
-        if secured is None or self._is_lost:
-            return
-        connection = FramedIncoming(self._acceptor)
-        secured.set_protocol(connection)
-        connection.connection_made(secured)
-        connection.feed(bytes(self._early))
-
-
 class FramedListener:
-    """An asyncio server, and the TLS handshakes that are under way."""
+    """An asyncio server."""
 
-    def __init__(self, server: asyncio.Server, handshakes: set[asyncio.Task[None]]) -> None:
-        self._server, self._handshakes = server, handshakes
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
         self.address = show_address(*server.sockets[0].getsockname()[:2])
 
     def stop(self) -> None:
         self._server.close()
 
     async def stopped(self) -> None:
-        handshakes = list(self._handshakes)
-        for handshake in handshakes:
-            handshake.cancel()
-        await asyncio.gather(*handshakes, return_exceptions=True)
+        """With its listening socket closed, nothing of it is left but its connections."""
 
 
 class FramedWire:
@@ -172,23 +130,29 @@ class FramedWire:
                 "ssl_shutdown_timeout": link.limits.back_off_max_s,
             }
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: FramedOutgoing(link), host, port, **secured)
+        connection = FramedOutgoing(link)
+        try:
+            await loop.create_connection(lambda: connection, host, port, **secured)
+        finally:
+            connection.is_abandoned = not connection.is_made
+        if connection.is_abandoned:
+            raise ConnectionResetError("closed before the handshake was done")
         return connection
 
     async def listen(self, where: ListenAddress, acceptor: Acceptor) -> FramedListener:
         loop = asyncio.get_running_loop()
-        handshakes: set[asyncio.Task[None]] = set()
-
-        def called() -> asyncio.BaseProtocol:
-            if self._tls is None:
-                return FramedIncoming(acceptor)
-            return TlsGate(acceptor, self._tls.listening, handshakes)
-
+        secured: dict[str, Any] = {}
+        if self._tls is not None:
+            # Whose handshake fails is told so by TLS and reports it; asyncio tells this side nothing.  Not start_tls,
+            # after which it would: uvloop may have read the first bytes by then, and loses them.
+            secured = {
+                "ssl": self._tls.listening,
+                "ssl_handshake_timeout": acceptor.limits.dead_after_s,
+                "ssl_shutdown_timeout": acceptor.limits.back_off_max_s,
+            }
         if isinstance(where, tuple):
-            server = await loop.create_server(called, *where)
-        else:
-            server = await loop.create_server(called, sock=where)
-        return FramedListener(server, handshakes)
+            return FramedListener(await loop.create_server(lambda: FramedIncoming(acceptor), *where, **secured))
+        return FramedListener(await loop.create_server(lambda: FramedIncoming(acceptor), sock=where, **secured))
 
 
 def _caller(transport: asyncio.Transport | None) -> str:

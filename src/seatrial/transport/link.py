@@ -277,6 +277,12 @@ class PeerLink:
             self.last_error = f"cannot connect to {self._shown()}: {error}"
             if error.errno not in _NOBODY_THERE:
                 self._count_unanswered()
+        except AssertionError:
+            raise
+        except Exception as error:
+            # Event loops raise more than OSError out of a TLS handshake that breaks off; this link has to go on.
+            self.last_error = f"cannot connect to {self._shown()}: {error!r}"
+            self._count_unanswered()
         self._drop_queued()
         return None
 

@@ -16,7 +16,7 @@ from seatrial.env import Clock
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Message
 from seatrial.transport.client import Received
-from seatrial.transport.codec import Decoded, MalformedFrame
+from seatrial.transport.codec import Decoded
 from seatrial.transport.handshake import Hello, Refusal, Rejected, check_cluster_id, check_hello, differs
 from seatrial.transport.limits import Limits
 from seatrial.transport.receiver import OversizedFrame
@@ -40,7 +40,7 @@ class RaftService:
 
     `report` gets each sentence that an operator should read, `on_call` each peer whose HELLO was accepted,
     `on_stranger` each node of this cluster that called, is not known and was refused.
-    `refusals` counts the connections that this side ended: "rejected", "oversized", "malformed", "insecure".
+    `refusals` counts the connections that this side ended: "rejected", "oversized", "malformed".
     Raises ValueError for a cluster id that is too long.
     """
 
@@ -231,6 +231,4 @@ class RaftService:
 def _kind(error: Exception) -> str:
     if isinstance(error, Rejected):
         return "rejected"
-    if isinstance(error, OversizedFrame):
-        return "oversized"
-    return "malformed" if isinstance(error, MalformedFrame) else "insecure"
+    return "oversized" if isinstance(error, OversizedFrame) else "malformed"
