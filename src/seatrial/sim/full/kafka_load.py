@@ -141,6 +141,7 @@ class KafkaLoad:
                 for client, value in values.items():
                     payload = (b"%d" % value).ljust(self._load.payload_bytes)
                     sent[client] = await producer.send(topic, payload, partition=int(partition))
+                    sent[client].add_done_callback(_heard)  # also of an error that comes when nobody waits any more
                 await asyncio.wait(sent.values())
         except (KafkaError, TimeoutError, OSError, RuntimeError, AssertionError) as error:
             told = repr(error)
@@ -271,6 +272,12 @@ class KafkaLoad:
 def _place(key: str) -> TopicPartition:
     topic, _, partition = key.rpartition("/")
     return TopicPartition(topic, int(partition))
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """Or asyncio says that the exception was never retrieved."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _completion(value: int, sent: asyncio.Future[Any] | None, told: str) -> Completion:
