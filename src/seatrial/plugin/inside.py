@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -124,13 +125,17 @@ def run_item(order: Order) -> list[dict[str, Any]]:
     temporary = item.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     escape.allow_writing(f"{temporary}{os.sep}")
     with Path(order.stacks).open("w") as stacks:
-        faulthandler.dump_traceback_later(order.real_timeout_s, exit=True, file=stacks)
+        # The kernel's timer and no thread's: one that comes to run when time is virtual already would take virtual
+        # for real time, and end a run that has just begun.
+        faulthandler.register(signal.SIGALRM, file=stacks, chain=True)
+        signal.setitimer(signal.ITIMER_REAL, order.real_timeout_s)
         try:
             reports = run_protocol(
                 item, None, wanted=order.wanted, seed=order.seed, directory=Path(order.directory), keep=order.keep
             )
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            faulthandler.unregister(signal.SIGALRM)
     save_coverage()
     hook = item.config.hook
     return [hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]
