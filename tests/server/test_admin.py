@@ -229,7 +229,10 @@ def test_readiness_says_what_is_missing_and_health_does_not_care(run: Callable[.
         assert (answer.status_code, answer.json()["error"]) == (503, "the metadata group has no leader yet")
         assert (await nodes.leader.get("/healthz")).status_code == 200
         assert (await nodes.leader.get("/metrics")).text == "seatrial_up 1\n"
-        assert (await nodes.leader.get("/api/v1/raft/groups/kv")).json()["group"] == "kv"
+        told = [(await node.get("/api/v1/raft/groups/kv")).json() for node in (nodes.leader, nodes.follower)]
+        assert [one["group"] for one in told] == ["kv", "kv"]
+        assert {peer["state"] for peer in told[0]["peers"].values()} == {"replicate"}
+        assert told[1]["peers"] == {}, "only a leader knows how far the others are"
 
     run(scenario)
 

@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
@@ -161,7 +162,10 @@ class AdminApi:
         return json_response(200, self._status.info())
 
     async def raft_group(self, request: Request) -> Response:
-        return json_response(200, self._status.group_info(self._replica(request)))
+        """As in `raft_info`; of a leader also how far it has brought each other member (`peers`)."""
+        replica = self._replica(request)
+        peers = {str(node_id): asdict(progress) for node_id, progress in replica.status().peers.items()}
+        return json_response(200, {**self._status.group_info(replica), "peers": peers})
 
     async def transfer(self, request: Request) -> Response:
         replica = self._replica(request)
