@@ -376,6 +376,22 @@ def test_offsets_of_a_topic_that_is_gone_are_not_shown_for_the_next_one_of_its_n
     run(scenario)
 
 
+@pytest.mark.parametrize("version", [2, 3, 7])
+def test_a_refused_fetch_has_its_error_at_each_partition_because_aiokafka_looks_nowhere_else(version: int) -> None:
+    """Found by `--workload groups` in simulation: it took the answer for "nothing was ever committed"."""
+
+    async def scenario(client: Client) -> None:
+        client.groups.refuse_with = {0: E.NOT_COORDINATOR, 1: E.NOT_COORDINATOR}
+        topic = message("OffsetFetchRequest").structure("OffsetFetchRequestTopic")
+        topics = [topic(name="t", partition_indexes=[0, 2])]
+        response = await client.ask(ApiKey.OFFSET_FETCH, version, group_id="g", topics=topics)
+        assert response.error_code == E.NOT_COORDINATOR
+        found = [(p.partition_index, p.error_code) for p in response.topics[0].partitions]
+        assert found == [(0, E.NOT_COORDINATOR), (2, E.NOT_COORDINATOR)]
+
+    run(scenario)
+
+
 def test_a_read_that_no_leader_vouches_for_is_no_answer() -> None:
     async def scenario(client: Client) -> None:
         await client.commit("g", {("t", 0): 7})

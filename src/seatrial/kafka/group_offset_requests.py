@@ -186,13 +186,14 @@ def _fetched_one(call: Call, offsets: Mapping[TopicPartition, OffsetRecord] | Er
     topics = call.request.topics
     if not isinstance(offsets, ErrorCode):
         return codec.new(topics=_fetched(topics, offsets, "OffsetFetchResponseTopic"))
-    if call.version >= TOP_LEVEL_ERROR_SINCE:
-        return codec.new(error_code=offsets)
+    # The error stands at each partition as well, unlike in Kafka: aiokafka looks at no other, takes a partition that is
+    # not named for one without a commit, and begins it anew at its end or its beginning.
     refused = _fetched(topics or (), {}, "OffsetFetchResponseTopic")
     for topic in refused:
         for partition in topic.partitions:
             partition.error_code = offsets
-    return codec.new(topics=refused)
+    error = offsets if call.version >= TOP_LEVEL_ERROR_SINCE else ErrorCode.NONE
+    return codec.new(error_code=error, topics=refused)
 
 
 # ---- deleting ------------------------------------------------------------------------------------------------------
