@@ -232,6 +232,7 @@ def test_readiness_says_what_is_missing_and_health_does_not_care(run: Callable[.
         told = [(await node.get("/api/v1/raft/groups/kv")).json() for node in (nodes.leader, nodes.follower)]
         assert [one["group"] for one in told] == ["kv", "kv"]
         assert {peer["state"] for peer in told[0]["peers"].values()} == {"replicate"}
+        assert [one["snapshot_index"] for one in told] == [0, 0]
         assert told[1]["peers"] == {}, "only a leader knows how far the others are"
 
     run(scenario)

@@ -162,10 +162,14 @@ class AdminApi:
         return json_response(200, self._status.info())
 
     async def raft_group(self, request: Request) -> Response:
-        """As in `raft_info`; of a leader also how far it has brought each other member (`peers`)."""
+        """As in `raft_info`, with the last snapshot; of a leader also how far it has brought each other member."""
         replica = self._replica(request)
-        peers = {str(node_id): asdict(progress) for node_id, progress in replica.status().peers.items()}
-        return json_response(200, {**self._status.group_info(replica), "peers": peers})
+        status = replica.status()
+        more = {
+            "snapshot_index": status.snapshot_index,  # 0: there is none
+            "peers": {str(node_id): asdict(progress) for node_id, progress in status.peers.items()},
+        }
+        return json_response(200, {**self._status.group_info(replica), **more})
 
     async def transfer(self, request: Request) -> Response:
         replica = self._replica(request)
