@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import median
 
 from seatrial.checkers.availability import Availability
-from seatrial.checkers.base import Evidence, Verdict, run_checkers
+from seatrial.checkers.base import Evidence, Validity, Verdict, run_checkers
 from seatrial.env import Rng
-from seatrial.history import History, Op, OpType
+from seatrial.history import History, Json, Op, OpType
 from seatrial.scenario.errors import NotHere, Unavailable
 from seatrial.scenario.judging import demand_valid
 from seatrial.scenario.patience import TIMEOUT_S
@@ -117,6 +117,17 @@ class Traffic:
             latency_ms_p99=round(latencies[int(len(latencies) * 0.99)], 3) if latencies else None,
             latency_ms_max=round(latencies[-1], 3) if latencies else None,
         )
+
+    def report_performance(self, phases: Mapping[str, tuple[int, int]]) -> dict[str, Performance]:
+        """What the clients saw of each phase, which is also put into the run's report, as a table.
+
+        phases: names, with the begin and end of each by `cluster.records.now_ns()`.
+        """
+        seen = {phase: self.performance(*stretch) for phase, stretch in phases.items()}
+        rows: list[Json] = [{"phase": phase, **asdict(performance)} for phase, performance in seen.items()]
+        verdict = Verdict(checker="performance", validity=Validity.VALID, stats={"phases": rows})
+        self._records.verdicts.append(verdict)
+        return seen
 
     # -- judging
 
