@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import fields
 from typing import Any
 
-from seatrial.checkers.base import Evidence
+from seatrial.checkers.base import Evidence, Validity, Verdict
 from seatrial.cluster.cluster import STATUS_TIMEOUT_S, Cluster, LinkControl
 from seatrial.cluster.connectivity import Link, connected_majority
 from seatrial.cluster.drivers.base import NodeAddresses
@@ -34,7 +34,7 @@ from seatrial.scenario.key_value import KeyValue
 from seatrial.scenario.log import Log
 from seatrial.scenario.members import Members
 from seatrial.scenario.messages import Direction, by_rule, on_links
-from seatrial.scenario.patience import TIMEOUT_S
+from seatrial.scenario.patience import PAUSE_S_MAX, TIMEOUT_S
 from seatrial.scenario.records import HistoryHandle, Records
 from seatrial.scenario.surroundings import DAMAGES, Environment, Surroundings
 from seatrial.scenario.traffic import Traffic
@@ -130,6 +130,11 @@ class ScenarioCluster(Cluster):
 
         Raises CheckFailed with the anomalies, or with what could not be judged: nothing is VALID that was not checked.
         """
+        verdicts = self._judged(*names)
+        self.records.verdicts += verdicts
+        demand_valid(verdicts)
+
+    def _judged(self, *names: str) -> list[Verdict]:
         evidence = Evidence(
             history=self.records.history,
             faults=self.records.faults,
@@ -138,9 +143,7 @@ class ScenarioCluster(Cluster):
             duration_ns=self.records.now_ns(),
         )
         hosts = {(node, status.group) for node in self.nodes for status in self._last_status.get(node, ())}
-        verdicts = judge(evidence, names, atomic=self.driver.status_is_atomic, hosts=hosts)
-        self.records.verdicts += verdicts
-        demand_valid(verdicts)
+        return judge(evidence, names, atomic=self.driver.status_is_atomic, hosts=hosts)
 
     async def verify(self, timeout: float = 2 * TIMEOUT_S) -> None:
         """Wait until all nodes agree, read every key and every log, compare the replicas, and `check` it all.
@@ -153,8 +156,17 @@ class ScenarioCluster(Cluster):
         for key in self.kv.keys:
             await self.kv.get(key, timeout=timeout)
         await self.wait_for_consensus(timeout)
-        await self.statuses(digest=True)
         self.check()
+        await self._compare_replicas(timeout)
+
+    async def _compare_replicas(self, timeout: float) -> None:
+        """Judge the nodes' digests; asked for again while no two are of one moment (etcd has entries of its own)."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        await self.statuses(digest=True)
+        while loop.time() < deadline and any(v.validity is Validity.UNKNOWN for v in self._judged("replica-equality")):
+            await asyncio.sleep(PAUSE_S_MAX)
+            await self.statuses(digest=True)
         self.check("replica-equality")
 
     # -- who and where
