@@ -42,6 +42,7 @@ FLAGS: Mapping[str, int | str | bool] = {  # options with their defaults; the na
     "heartbeat_interval": 20,  # ms
     "election_timeout": 200,  # ms
     "snapshot_count": 100_000,
+    "pre_vote": True,  # etcd's own default from 3.5 on; without it each node that was cut off deposes the leader
     "log_level": "info",
     "unsafe_no_fsync": False,
 }
