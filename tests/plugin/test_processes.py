@@ -47,6 +47,15 @@ async def test_hangs(process, cluster):
     while True:
         pass
 """
+AGAIN = """
+import pytest
+
+@pytest.mark.cluster(nodes=1)
+async def test_fails(cluster):
+    found = await cluster.kv.get("x")
+    await cluster.kv.put("x", "left behind")
+    assert False, f"found {found}"
+"""
 DEADLINE_S = 60.0
 
 
@@ -87,3 +96,11 @@ def _number_in(path: Path) -> int:
         assert time.monotonic() < deadline, f"nobody wrote {path}"
         time.sleep(0.02)
     return int(text)
+
+
+def test_nodes_begin_anew_where_an_earlier_run_of_the_seed_failed(run_tests: RunTests) -> None:
+    """Its directory, with the data of its nodes, is kept for people to look at."""
+    for _ in range(2):
+        result = run_tests(AGAIN, "--cluster-env=local", "--cluster-seed=7")
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["E*found None*"])

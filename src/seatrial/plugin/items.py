@@ -49,6 +49,7 @@ def run_protocol(
 ) -> list[pytest.TestReport]:
     """Set-up, call and tear-down; the reports, which nobody has been told of."""
     running = item.stash[RUNNING] = Running(wanted=wanted, seed=seed, directory=directory, keep=keep)
+    shutil.rmtree(directory, ignore_errors=True)  # an earlier run of this seed that failed: its nodes' data is in it
     properties = list(item.user_properties)
     item.runtest = functools.partial(_run_test, item, running)  # type: ignore[method-assign,arg-type]
     try:
