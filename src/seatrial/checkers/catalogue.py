@@ -11,6 +11,7 @@ from typing import Final
 
 from seatrial.checkers.availability import Availability
 from seatrial.checkers.base import Checker
+from seatrial.checkers.group_offsets import GroupOffsets
 from seatrial.checkers.linearizability import Linearizability
 from seatrial.checkers.partition_log import PartitionLog
 from seatrial.checkers.raft_invariants import RaftInvariants
@@ -28,6 +29,7 @@ _MODELS: Final[Mapping[str, tuple[str, Callable[[], Checker]]]] = {
     ),
     "kv": ("linearizable key-value store: reads, writes, compare-and-sets and deletes", Linearizability),
     "log": ("Kafka-log anomalies of appends, polls and final reads", PartitionLog),
+    "groups": ("consumer groups: nothing acknowledged is lost to them, no committed offset goes back", GroupOffsets),
     "sessions": ("monotonic reads and read-your-writes of each client, where reads may be stale", Sessions),
 }
 

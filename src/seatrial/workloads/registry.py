@@ -7,12 +7,14 @@ from typing import Any
 
 from seatrial.workloads.base import Workload
 from seatrial.workloads.etcd_txn import TxnWorkload
+from seatrial.workloads.kafka_groups import GroupsWorkload
 from seatrial.workloads.kafka_log import LogWorkload
 from seatrial.workloads.kv_register import KvWorkload
 
 _MAKERS: Mapping[str, tuple[Callable[[], Workload], str]] = {
     "log": (LogWorkload, "append unique values to a Kafka topic, poll them, read everything from every node"),
     "kv": (KvWorkload, "read, write and compare-and-set registers over HTTP (our API or etcd's gateway)"),
+    "groups": (GroupsWorkload, "consumer groups: members share a topic, commit and join anew; nothing is lost to them"),
     "kv-txn": (TxnWorkload, "etcd transactions that compare a range of 1,000 keys and put one of them"),
 }
 
@@ -20,6 +22,7 @@ _MAKERS: Mapping[str, tuple[Callable[[], Workload], str]] = {
 # For one thread and virtual time; as often a second as a simulation keeps up with.
 _SIMULATED: Mapping[str, Callable[[Callable[[], Any]], Workload]] = {
     "log": lambda open_http: LogWorkload(threads=False, appenders=4, pollers=2, rate=40.0),
+    "groups": lambda open_http: GroupsWorkload(appenders=2, members=3, rate=40.0),
     "kv": lambda open_http: KvWorkload(clients=6, rate=40.0, per_key=150, open_http=open_http),
 }
 
