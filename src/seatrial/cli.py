@@ -70,7 +70,7 @@ def run(
     etcd_version: Annotated[str | None, typer.Option(help="Short for --system-version with --system etcd.")] = None,
     nodes: Annotated[int | None, typer.Option(help="How many nodes.")] = None,
     workload: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list workloads`.")] = None,
-    faults: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list faults`.")] = None,
+    faults: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list faults`; or all.")] = None,
     duration: Annotated[str | None, typer.Option(help="How long to break things, e.g. 30s or 2m.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random choice; printed when drawn.")] = None,
     env: Annotated[str | None, typer.Option(help="local, sim or netns: see `seatrial list environments`.")] = None,

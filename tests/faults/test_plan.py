@@ -22,6 +22,7 @@ from seatrial.faults.plan import (
     Choice,
     FaultPlan,
     PlannedFault,
+    every_kind,
     generate,
     pace_of,
     parse_kinds,
@@ -196,3 +197,10 @@ def test_every_fault_is_listed_with_a_line_its_settings_and_whether_it_can_be_do
         assert len(entry.summary) < 120
         assert entry.settings == tuple(field.name for field in fields(registry.by_name(entry.name)))
         assert entry.unavailable is None
+
+
+def test_all_kinds_are_those_that_the_cluster_can_suffer() -> None:
+    assert set(every_kind(nodes=5, messages=True)) == set(KINDS)
+    assert set(KINDS) - set(every_kind(nodes=3, messages=False)) == {"majorities-ring", "messages"}
+    assert set(every_kind(nodes=1, messages=False)) == {"kill", "kill-all", "terminate", "pause", "restart"}
+    generate(parse_kinds(",".join(every_kind(nodes=1, messages=False))), nodes=1, duration_us=SECOND_US, seed=1)

@@ -153,6 +153,14 @@ class Choice:
     target: Target | None = None
 
 
+ALL_KINDS = "all"  # said instead of a list of kinds
+
+
+def every_kind(*, nodes: int, messages: bool) -> tuple[str, ...]:
+    """The kinds that a cluster of so many nodes can suffer.  messages: whether its nodes filter single messages."""
+    return tuple(kind for kind, rule in KINDS.items() if nodes >= rule.nodes_min and (messages or kind != "messages"))
+
+
 def parse_kinds(text: str) -> tuple[Choice, ...]:
     """Read "partition,kill:leader,pause".  Raises ValueError that says what there is to choose from."""
     choices = []

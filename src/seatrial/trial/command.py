@@ -17,6 +17,7 @@ import msgspec
 
 from seatrial.checkers.base import Validity
 from seatrial.env import fresh_seed
+from seatrial.faults.plan import ALL_KINDS, every_kind
 from seatrial.history import Json
 from seatrial.report.console import Console
 from seatrial.rundir import RunDirectory
@@ -74,10 +75,17 @@ def _could_not_run(trial: Trial, reason: str, *, json: bool) -> int:
 
 
 def build_trial(base: Trial | None, changes: dict[str, Json]) -> Trial:
-    """A trial with some fields replaced; the system decides the default workload.  Raises BadTrial."""
+    """A trial with some fields replaced; the system decides the default workload, and what faults "all" are.
+
+    Raises BadTrial.
+    """
     if base is None and "workloads" not in changes:
         changes = changes | {"workloads": ("log", "kv") if changes.get("system", "own") == "own" else ("kv",)}
-    return msgspec.structs.replace(base or Trial(), **changes)
+    trial = msgspec.structs.replace(base or Trial(), **changes)
+    if trial.faults != (ALL_KINDS,):
+        return trial
+    # The names themselves, so that the stored trial says what was done whatever kinds there are later.
+    return msgspec.structs.replace(trial, faults=every_kind(nodes=trial.nodes, messages=trial.system == "own"))
 
 
 def _fresh_directory(trial: Trial) -> Path:
