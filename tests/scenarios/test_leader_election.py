@@ -198,7 +198,8 @@ async def test_election_safety_in_every_term_seen(cluster: ScenarioCluster) -> N
                 minority = [leader] if trouble == "isolate" else [leader, follower]
                 async with cluster.partition(minority):
                     await elected(cluster, other_than=minority)
-            await cluster.kv.put("turn", turn)
+            leader, _ = await elected(cluster)
+            await cluster.kv.put("turn", turn, via=leader)
         await cluster.wait_for_consensus()
     await safe(cluster)
     terms = cluster.leaders_seen(cluster.kv.group)

@@ -257,6 +257,7 @@ async def test_partial_partition_of_clients(cluster: ScenarioCluster) -> None:
     minority = cluster.others(old)[:2]
     await cluster.kv.put("x", 0)
     async with cluster.partition(minority):
+        await elected(cluster, other_than=minority)
         for value, node in enumerate(cluster.others(*minority), start=1):
             await cluster.kv.put("x", value, via=node)
             assert await cluster.kv.get("x", via=node) == value
