@@ -361,6 +361,22 @@ def test_a_coordinator_begins_when_its_lead_is_established_and_ends_with_its_ter
     run(scenario)
 
 
+def test_a_coordinator_ends_with_its_replica() -> None:
+    async def scenario(shard: FakeShard) -> None:
+        replica: Any = FakeReplica()
+        partition = Partition(0, GroupId(16), (NodeId(1),))
+        topic = Topic(GROUPS_TOPIC, TOPIC_ID, (partition,), {})
+        hosted = HostedShard(topic, partition, replica, shard.elected, alive=lambda: [1])
+        await replica.becomes(term=2, leads=True, applied_term=2)
+        coordinator = hosted.coordinator
+        assert isinstance(coordinator, Coordinator) and not coordinator.is_closed
+        replica.closed = True
+        await replica.becomes(term=2, leads=True, applied_term=2)
+        assert coordinator.is_closed
+
+    run(scenario)
+
+
 def test_a_node_without_a_replica_believes_what_a_shards_leader_said_last() -> None:
     async def scenario(shard: FakeShard) -> None:
         partition = Partition(0, GroupId(16), (NodeId(1), NodeId(2), NodeId(3)))

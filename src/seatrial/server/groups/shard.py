@@ -58,10 +58,11 @@ class HostedShard(HostedReplica):
         """Begin or end a coordinator, now and whenever something has changed."""
         if self._is_closed:
             return
+        if self.replica.closed:
+            self._end()
+            return
         if self._coordinator is not None and (not self.is_established or self.replica.node.term != self._term):
             self._end()
-        if self.replica.closed:
-            return
         if self._coordinator is None and self.is_established:
             self._term = self.replica.node.term
             self._coordinator = self._make_coordinator()
