@@ -18,6 +18,7 @@ from seatrial.kafka.backend import (
     BrokerSettings,
     Buffer,
     Leadership,
+    LogUnreadable,
     NotLeader,
     PartitionBackend,
 )
@@ -56,6 +57,7 @@ class FakePartition:
         self.preferred = -1
         self.held = False
         self.refuse_with: Exception | None = None
+        self.unreadable = False
         self.log = PartitionLog()
         self.entries: list[Entry] = []
         self._waiting: list[tuple[Entry, asyncio.Future[AppendOutcome]]] = []
@@ -115,6 +117,8 @@ class FakePartition:
         return self.log.apply(entry)
 
     def _batches(self, offset: int) -> list[tuple[Entry, int, int]]:
+        if self.unreadable:
+            raise LogUnreadable("entry 2 cannot be read")
         index, base_offset = self.log.locate(offset)
         found = []
         for entry in self.entries[index - 1 :]:

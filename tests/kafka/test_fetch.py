@@ -109,6 +109,33 @@ def test_a_waiting_fetch_is_answered_by_the_next_commit_in_any_of_its_partitions
     asyncio.run(scenario())
 
 
+def test_what_the_disk_does_not_give_back_is_a_storage_error_of_its_partition_alone() -> None:
+    async def scenario() -> None:
+        broker = broker_with_topic(2)
+        for number in (0, 1):
+            append(broker.partitions["t", number], b"x")
+        broker.partitions["t", 0].unreadable = True
+        answers = await fetch(Wire(broker), (0, 0), (1, 0))
+        assert [answer.error_code for answer in answers] == [ErrorCode.KAFKA_STORAGE_ERROR, ErrorCode.NONE]
+        assert [len(offsets_in(answer)) for answer in answers] == [0, 1]
+
+    asyncio.run(scenario())
+
+
+def test_a_waiting_fetch_that_meets_an_unreadable_log_is_answered() -> None:
+    async def scenario() -> None:
+        broker = broker_with_topic()
+        partition = broker.partitions["t", 0]
+        task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS))
+        await asyncio.sleep(0)
+        partition.unreadable = True
+        append(partition, b"x")
+        (answer,) = await asyncio.wait_for(task, 1)
+        assert answer.error_code == ErrorCode.KAFKA_STORAGE_ERROR
+
+    asyncio.run(scenario())
+
+
 def test_what_is_not_committed_wakes_nobody_and_is_not_shown() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()

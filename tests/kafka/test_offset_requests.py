@@ -77,6 +77,14 @@ def test_special_times_are_known_from_their_version_on(timestamp: int, since: in
             assert (result.error_code, result.offset, result.timestamp) == (0, *expected)
 
 
+def test_a_time_that_the_disk_does_not_let_find_is_a_storage_error() -> None:
+    broker = broker_with_records()
+    assert list_one(broker, 250).error_code == ErrorCode.NONE
+    broker.partitions["t", 0].unreadable = True
+    assert list_one(broker, 250).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert list_one(broker, -1).error_code == ErrorCode.NONE
+
+
 def test_an_empty_log_has_no_times() -> None:
     broker = FakeBroker()
     broker.create("t")

@@ -50,6 +50,10 @@ class OutcomeUnknown(BackendError):
     definite = False
 
 
+class LogUnreadable(BackendError):
+    """This node's disk does not give back what was asked for; another replica may have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leadership:
     """Who leads a partition as far as this node knows; `leader_id` -1 and `leader_epoch` -1 where it does not."""
@@ -117,7 +121,8 @@ class PartitionBackend(Protocol):
         """Whole batches from the one that holds `offset`, as buffers ready to send, and their size in bytes.
 
         At least one batch where there is any, then as many as fit `max_bytes`; nothing beyond the high watermark.
-        Base offset and leader epoch are filled in (`kafka.records.patched_batch`).
+        Base offset and leader epoch are filled in (`kafka.records.patched_batch`).  Raises LogUnreadable; so do those
+        that look for an offset by its time.
         """
 
     def changed(self) -> asyncio.Future[None]:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from seatrial.kafka.backend import Backend, BrokerSettings, Buffer, PartitionBackend
+from seatrial.kafka.backend import Backend, BrokerSettings, Buffer, LogUnreadable, PartitionBackend
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.fetch_codec import (
     TOPIC_IDS_FROM,
@@ -101,7 +101,15 @@ class _Attempt:
         size = 0
         if preferred < 0 and (is_first or budget > 0) and wanted.offset < replica.high_watermark:
             limit = max(min(wanted.max_bytes, budget), 0)
-            records, size = replica.read(wanted.offset, limit)
+            try:
+                records, size = replica.read(wanted.offset, limit)
+            except LogUnreadable:
+                return PartitionData(
+                    wanted.partition,
+                    ErrorCode.KAFKA_STORAGE_ERROR,
+                    replica.high_watermark,
+                    replica.log_start_offset,
+                )
             if size > limit and not is_first:
                 records, size = (), 0  # a whole batch over the limit is for the first partition with data alone
         return PartitionData(

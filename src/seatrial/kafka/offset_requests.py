@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from seatrial.kafka.backend import PartitionBackend
+from seatrial.kafka.backend import LogUnreadable, PartitionBackend
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
@@ -51,7 +51,10 @@ def _list_one(call: Call, topic: str, wanted: Any) -> Any:
     if timestamp != EARLIEST and found.is_leader and not found.is_established:
         not_yet = ErrorCode.OFFSET_NOT_AVAILABLE if call.version >= 5 else ErrorCode.LEADER_NOT_AVAILABLE
         return result(partition_index=index, error_code=not_yet)
-    offset, time = _offset_at(found, timestamp)
+    try:
+        offset, time = _offset_at(found, timestamp)
+    except LogUnreadable:
+        return result(partition_index=index, error_code=ErrorCode.KAFKA_STORAGE_ERROR)
     epoch = found.leader_epoch if timestamp == LATEST else -1
     return result(partition_index=index, offset=offset, timestamp=time, leader_epoch=epoch)
 

@@ -22,6 +22,7 @@ from seatrial.raft.messages import Entry
 from seatrial.server.hosted import HostedReplica
 from seatrial.server.lag import Lag, LagMemory
 from seatrial.server.replica import Replica
+from seatrial.storage.errors import StorageError
 
 WALK_BYTES = 1 << 20  # read from storage at a time while looking for an offset
 
@@ -111,11 +112,17 @@ class HostedPartition(HostedReplica):
         return buffers, size
 
     def _batches(self, index: Index, base_offset: int) -> Iterator[tuple[Entry, int, int]]:
-        """(entry, its first offset, its number of records) from a known point on, as far as it is applied here."""
+        """(entry, its first offset, its number of records) from a known point on, as far as it is applied here.
+
+        Raises backend.LogUnreadable.
+        """
         machine, storage = self.machine, self.replica.storage
         last = machine.applied_index
         while index <= last:
-            entries = storage.entries(index, last, WALK_BYTES)
+            try:
+                entries = storage.entries(index, last, WALK_BYTES)
+            except StorageError as error:
+                raise backend.LogUnreadable(str(error)) from error
             for entry in entries:
                 count = machine.records_of(entry)
                 if count:
