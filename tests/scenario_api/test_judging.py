@@ -70,6 +70,10 @@ def test_traffic_goes_on_through_a_fault_and_is_judged_by_its_own_checkers(simul
             async with cluster.isolate(cluster.others(leader)[0]):
                 await asyncio.sleep(1)
             during = traffic.performance(begun_ns, cluster.records.now_ns())
+            phases = {"before": (0, begun_ns), "during": (begun_ns, cluster.records.now_ns())}
+            assert traffic.report_performance(phases)["before"].acknowledged >= 20
+            rows = cluster.records.verdicts[-1].stats["phases"]
+            assert [(row["phase"], row["acknowledged"] > 0) for row in rows] == [("before", True), ("during", True)]
             await cluster.kill(leader)
             await traffic.progress(20)
             await cluster.start(leader)

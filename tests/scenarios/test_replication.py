@@ -48,11 +48,11 @@ async def _reads(cluster: ScenarioCluster, node: int, expected: list[tuple[int, 
 async def test_data_replication_of_many_keys(cluster: ScenarioCluster) -> None:
     """Many keys, written through every node in turn, are all in every node's own copy."""
     await cluster.wait_for_leader(group=cluster.kv.group)
-    for number in range(60):
+    for number in range(40):
         await cluster.kv.put(f"k{number}", 100 + number, via=cluster.nodes[number % len(cluster.nodes)])
     await cluster.wait_for_consensus()
     for node in cluster.nodes:
-        await expect_keys_on(cluster, node, 60, 100)
+        await expect_keys_on(cluster, node, 40, 100)
     await cluster.verify()
 
 
@@ -106,8 +106,7 @@ async def test_consistency_on_all_nodes(cluster: ScenarioCluster) -> None:
     await cluster.verify()
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("megabytes", [1, 4, 16])
+@pytest.mark.parametrize("megabytes", [1, 4, pytest.param(16, marks=pytest.mark.real)])
 @pytest.mark.cluster(system="own", options={"max_message_bytes": 17 * MEGABYTE})
 async def test_large_messages(cluster: ScenarioCluster, megabytes: int) -> None:
     """A record of 1, 4 or 16 MB is replicated to every node byte for byte, between small ones."""
@@ -194,7 +193,6 @@ def _message(rng: Rng, client: int, number: int) -> tuple[int, int | str | bytes
     return rng.integer(0, 1), value, rng.choice((None, "", "key", own))
 
 
-@pytest.mark.real
 async def test_slow_follower_does_not_hold_up_the_majority(cluster: ScenarioCluster) -> None:
     """Writes are acknowledged while a slow follower does not have them yet; it gets them later."""
     leader = await cluster.wait_for_leader(group=cluster.kv.group)
