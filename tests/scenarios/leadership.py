@@ -105,7 +105,7 @@ async def still_leads(
         seen = await view(cluster, leader)
         assert (seen.role, seen.term) == ("leader", term), f"it led term {term}, and now: {seen.describe()}"
         for node in nodes:
-            assert await term_of(cluster, node) == term, f"node {node} went into another term"
+            assert await term_of(cluster, node) <= term, f"node {node} went into a later term"
 
     await for_a_while(it_does, seconds)
 

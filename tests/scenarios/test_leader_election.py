@@ -233,7 +233,7 @@ async def test_leader_stickiness(cluster: ScenarioCluster) -> None:
     deaf, other = cluster.others(leader)
     async with cluster.cut(leader, deaf):
         await still_leads(cluster, leader, term, nodes=[other])
-        assert await term_of(cluster, deaf) == term
+        assert await term_of(cluster, deaf) <= term
         await cluster.kv.put("x", 1, via=leader)
     await cluster.wait_for_consensus()
     assert await elected(cluster) == (leader, term)

@@ -87,7 +87,7 @@ async def test_healing_converges_to_one_leader(cluster: ScenarioCluster) -> None
     async with cluster.partition(*([node] for node in cluster.nodes)):
         await stepped_down(cluster, old)
         await nobody_leads(cluster, cluster.nodes)
-        assert {await term_of(cluster, node) for node in cluster.nodes} == {term}
+        assert max([await term_of(cluster, node) for node in cluster.nodes]) <= term
     leader, later = await elected(cluster)
     await cluster.wait_for_consensus()
     seen = [await view(cluster, node) for node in cluster.nodes]
