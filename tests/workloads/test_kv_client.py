@@ -12,7 +12,7 @@ from seatrial.checkers.base import Evidence, Validity, run_checkers
 from seatrial.env import RealClock, Rng
 from seatrial.history import OpType
 from seatrial.workloads.base import Completion, Endpoint, Request, SetupFailed, Unsupported
-from seatrial.workloads.kv_client import KvClient
+from seatrial.workloads.kv_client import NO_VERSION, KvClient
 from seatrial.workloads.kv_register import KvWorkload
 from seatrial.workloads.node_choice import NodeChoice
 from seatrial.workloads.recorder import Recorder
@@ -67,6 +67,16 @@ def test_a_compare_and_set_fails_when_another_write_comes_between_its_read_and_i
     _, swapped = perform(store, serve, WRITE, CAS)
     assert (swapped.type, swapped.error) == (OpType.FAIL, "mismatch")
     assert store.values["kv.1"][0] == b"9"
+
+
+def test_a_compare_and_set_without_a_version_did_not_happen_and_says_nothing_of_the_value(
+    store: Any, serve: Any
+) -> None:
+    """A system without ETag: what was recorded as a mismatch was taken for the word that the value is another one."""
+    store.values["kv.1"] = (b"5", 1)
+    store.refuse = lambda node: Response(b"5")
+    (swapped,) = perform(store, serve, CAS)
+    assert (swapped.type, swapped.error) == (OpType.FAIL, NO_VERSION)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def conclude(
     checkers: list[Checker] = [checker for workload in workloads for checker in workload.checkers()]
     checkers += [
         RaftInvariants(atomic=cluster.driver.status_is_atomic),
-        ReplicaEquality(),
+        *((ReplicaEquality(),) if cluster.driver.gives_digests else ()),
         Availability(gap_max_s=trial.unavailability_max_s),
     ]
     verdicts = [

@@ -24,6 +24,7 @@ from seatrial.workloads.node_choice import NodeChoice
 SERVER_TIMEOUT_MS = 1200  # asked of the server; shorter than ours, so that its answer is heard
 ATTEMPTS = 3  # of one write, under a session
 MISMATCH = "mismatch"
+NO_VERSION = "the node gives no version (ETag) to compare with"
 
 
 class KvClient:
@@ -87,8 +88,10 @@ class KvClient:
         if seen.type is not OpType.OK:
             # Nothing was written yet, so it surely did not happen.
             return Completion(type=OpType.FAIL, error=seen.error)
-        if seen.value != old or not version:
+        if seen.value != old:
             return Completion(type=OpType.FAIL, error=MISMATCH, node=seen.node)
+        if not version:  # it surely did not happen, but nothing was compared either
+            return Completion(type=OpType.FAIL, error=NO_VERSION, node=seen.node)
         return await self._write(request, new, {"If-Match": version})
 
     async def _write(self, request: Request, value: Json, headers: Mapping[str, str]) -> Completion:

@@ -87,6 +87,10 @@ class Driver(Protocol):
         """The Raft group that `wait_for_leader` means when it is told none."""
 
     @property
+    def gives_digests(self) -> bool:
+        """Whether a node tells a digest of its state, by which replicas can be compared."""
+
+    @property
     def status_is_atomic(self) -> bool:
         """Whether one status is what the node held at one instant: leader, term and indexes read together."""
 

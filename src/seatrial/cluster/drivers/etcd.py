@@ -59,6 +59,7 @@ class EtcdDriver:
     # Leader, term and indexes are read one after the other while its Raft loop goes on: a new leader was seen to claim
     # its predecessor's term.
     status_is_atomic = False
+    gives_digests = True
     test_hooks = False
 
     def __init__(self, version: str | None = None, options: Mapping[str, Any] | None = None) -> None:

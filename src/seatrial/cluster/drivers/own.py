@@ -48,6 +48,7 @@ class OwnDriver:
     ports: Mapping[str, int] = {"peer": 7400, "kafka": 9092, "http": 8080}
     group = "metadata"
     status_is_atomic = True
+    gives_digests = True
 
     def __init__(self, version: str | None = None, options: Mapping[str, Any] | None = None) -> None:
         if version is not None:

@@ -85,6 +85,7 @@ class TemplateDriver:
     """Any other system, described by a TOML file: command template, ports, health and status URLs."""
 
     status_is_atomic = False  # nobody knows
+    gives_digests = False
     test_hooks = False
 
     def __init__(self, file: Path, options: Mapping[str, Any] | None = None) -> None:
