@@ -72,12 +72,12 @@ def _pause(cluster: Cluster, fault: Fault) -> Carried:
 
 def _clock_drift(cluster: Cluster, fault: Fault) -> Carried:
     hit = servers(cluster, fault)
-    before = {server.node_id: server.host.clock.now_us() - cluster.world.now_us for server in hit}
+    before = {server.slot: server.host.clock.now_us() - cluster.world.now_us for server in hit}
     for server in hit:
         server.drift_by(int(fault.value))
 
     def bit() -> bool:
-        return any(s.host.clock.now_us() - cluster.world.now_us != before[s.node_id] for s in hit)
+        return any(s.host.clock.now_us() - cluster.world.now_us != before[s.slot] for s in hit)
 
     def end() -> None:
         for server in hit:
