@@ -219,6 +219,8 @@ class FakeBroker:
             self._groups = FakeGroups(self.metadata)  # needs the event loop that the request runs in
         return self._groups
 
+    is_joining = False
+
     def alive_nodes(self) -> Sequence[int]:
         return self.alive
 

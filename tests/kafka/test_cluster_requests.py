@@ -11,6 +11,7 @@ from fake_broker import FakeBroker, Wire
 from seatrial.kafka.apis import ApiKey
 from seatrial.kafka.backend import NotLeader
 from seatrial.kafka.codec import message
+from seatrial.kafka.context import CloseConnection
 from seatrial.kafka.errors import ErrorCode
 
 
@@ -110,6 +111,15 @@ def test_only_an_answer_that_helps_nobody_waits_and_it_tells_what_was_found_mean
         return answered_at_once, (await asked).topics[0].partitions[0].leader_id
 
     assert asyncio.run(scenario()) == ((True, 2) if leader_id == 2 else (False, 1))
+
+
+def test_a_node_that_has_not_joined_sends_clients_away_instead_of_telling_them_of_no_broker() -> None:
+    broker = FakeBroker()
+    broker.is_joining = True
+    with pytest.raises(CloseConnection, match="not joined"):
+        ask(broker, ApiKey.METADATA, 5, topics=None)
+    broker.is_joining = False
+    assert ask(broker, ApiKey.METADATA, 5, topics=None).brokers
 
 
 def test_a_leader_is_listed_even_if_it_is_thought_to_be_down() -> None:

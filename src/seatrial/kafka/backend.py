@@ -165,6 +165,10 @@ class Backend(Protocol):
     def groups(self) -> GroupBackend:
         """Where consumer groups are."""
 
+    @property
+    def is_joining(self) -> bool:
+        """This node is to join a cluster, and knows of no broker yet, not even that it is one."""
+
     def alive_nodes(self) -> Sequence[int]:
         """Ids of the nodes that are thought to be up, this one included; sorted."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from seatrial.kafka.backend import BackendError
 from seatrial.kafka.codec import message
-from seatrial.kafka.context import Call
+from seatrial.kafka.context import Call, CloseConnection
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.topic_configs import ConfigEntry, ConfigSource, broker_entries, topic_entries
 from seatrial.kafka.topic_requests import INTERNAL_TOPICS, NewTopic, RefusedTopic, create_topic, refuse_name
@@ -28,7 +28,13 @@ USELESS_WAIT_S: Final = 0.05
 
 
 def metadata(call: Call) -> Any:
-    """Metadata 0 to 13.  A coroutine where a topic is to be created by being asked for, or has no leader just now."""
+    """Metadata 0 to 13.  A coroutine where a topic is to be created by being asked for, or has no leader just now.
+
+    Raises CloseConnection where this node belongs to no cluster yet: aiokafka would keep to a broker that tells it of
+    none, and ask nobody else ever again.
+    """
+    if call.backend.is_joining:
+        raise CloseConnection("this node has not joined its cluster yet, and knows of no broker")
     request = call.request
     if request.topics is None or (call.version == 0 and not request.topics):
         topics = sorted(call.backend.metadata.topics.items())

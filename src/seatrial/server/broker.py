@@ -151,6 +151,10 @@ class Broker:
     def controller_id(self) -> int:
         return self.metadata_replica.node.leader or -1
 
+    @property
+    def is_joining(self) -> bool:
+        return self.directory.joined and not self.metadata.nodes
+
     def alive_nodes(self) -> Sequence[int]:
         """This node, and the registered ones that were heard a moment ago."""
         now_us, peers = self._clock.now_us(), self.multiraft.transport.peers()
