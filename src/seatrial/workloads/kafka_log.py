@@ -57,6 +57,8 @@ class LogWorkload:
     """Append, poll and final reads over one topic.
 
     `threads`: clients on librdkafka, which runs threads of its own; without, on aiokafka, all on the event loop.
+    `replication`: replicas of each partition, as far as there are nodes; None: one on every node, because the final
+    reads ask every node, and one without a replica has nothing to answer.
     """
 
     name = "log"
@@ -66,7 +68,7 @@ class LogWorkload:
         *,
         topic: str = "log",
         partitions: int = 4,
-        replication: int = 3,
+        replication: int | None = None,
         appenders: int = 8,
         pollers: int = 4,
         rate: float = 300.0,
@@ -89,7 +91,7 @@ class LogWorkload:
             speaking,
             self._topic,
             partitions=self._partitions,
-            replication=min(self._replication, len(speaking)),
+            replication=min(self._replication or len(speaking), len(speaking)),
             timeout=timeout,
         )
 
