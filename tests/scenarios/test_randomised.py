@@ -193,4 +193,4 @@ def test_seatrial_run_with_all_faults(environment: str, nodes: int, seconds: int
     trial = (out / "trial.toml").read_text()
     assert all(f'"{kind}"' in trial for kind in every_kind(nodes=nodes, messages=True)), trial
     events = [json.loads(line) for line in (out / "faults.jsonl").read_text().splitlines()]
-    assert len({event["fault"] for event in events if event["type"] == "heal" and event["bit"]}) >= 6, events
+    assert len({event["fault"] for event in events if event["type"] == "heal" and event.get("bit")}) >= 6, events
