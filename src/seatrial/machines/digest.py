@@ -13,6 +13,7 @@ from typing import Final
 
 import google_crc32c
 
+from seatrial.raft.ids import Index
 from seatrial.raft.messages import Entry
 
 DIGEST_BYTES: Final = 8
@@ -42,3 +43,22 @@ class AppliedDigest:
 
     def hex(self) -> str:
         return self._chain.hex()
+
+
+class Fingerprinted:
+    """A state machine that keeps the digest of what it applied: `apply` has `_digest` absorb each entry."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self) -> None:
+        self._digest = AppliedDigest()
+
+    @property
+    def applied_index(self) -> Index:
+        """Of the last applied entry; 0 before the first."""
+        return Index(self._digest.index)
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all applied entries, as 16 hexadecimal digits."""
+        return self._digest.hex()

@@ -15,8 +15,7 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from seatrial.machines.commands import MalformedCommand
-from seatrial.machines.digest import AppliedDigest
-from seatrial.raft.ids import Index
+from seatrial.machines.digest import AppliedDigest, Fingerprinted
 from seatrial.raft.messages import COMMAND, Entry
 
 FORMAT_VERSION: Final = 1
@@ -158,26 +157,17 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
         raise MalformedCommand(f"a {what} of consumer groups that cannot be read: {error}") from error
 
 
-class GroupsMachine:
+class GroupsMachine(Fingerprinted):
     """The state machine (a `StateMachine`)."""
 
     def __init__(self) -> None:
-        self._digest = AppliedDigest()
+        super().__init__()
         self._groups: dict[str, StoredGroup] = {}
 
     @property
     def groups(self) -> Mapping[str, StoredGroup]:
         """By id; to read only."""
         return self._groups
-
-    @property
-    def applied_index(self) -> Index:
-        return Index(self._digest.index)
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of all applied entries, as 16 hexadecimal digits."""
-        return self._digest.hex()
 
     def apply(self, entry: Entry) -> None:
         """Apply the next committed entry; there is nothing to tell but that it is done."""

@@ -12,9 +12,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from seatrial.machines.commands import HEAD, MalformedCommand, pack_head, unpack_kind
-from seatrial.machines.digest import AppliedDigest
+from seatrial.machines.digest import AppliedDigest, Fingerprinted
 from seatrial.machines.sessions import Session, SessionTable
-from seatrial.raft.ids import Index
 from seatrial.raft.messages import COMMAND, Entry
 
 __all__ = ["CommandKind", "KeyValueMachine", "KvError", "KvResult", "Session", "encode_delete", "encode_put"]
@@ -109,17 +108,17 @@ def _decode(data: bytes) -> _Command:
     return _Command(kind, expected, session, data[key_start:value_start], data[value_start:])
 
 
-class KeyValueMachine:
+class KeyValueMachine(Fingerprinted):
     """The state machine (a `StateMachine`)."""
 
-    __slots__ = ("_bytes", "_digest", "_items", "_sessions")
+    __slots__ = ("_bytes", "_items", "_sessions")
 
     _SNAPSHOT = struct.Struct(">Bq8sI")  # version, index, chain, number of keys
     _ITEM = struct.Struct(">IIq")  # key length, value length, version
     _SNAPSHOT_VERSION = 1
 
     def __init__(self) -> None:
-        self._digest = AppliedDigest()
+        super().__init__()
         self._items: dict[bytes, tuple[bytes, int]] = {}
         self._bytes = 0
         self._sessions = SessionTable()
@@ -139,15 +138,6 @@ class KeyValueMachine:
     def size_bytes(self) -> int:
         """Keys and values together."""
         return self._bytes
-
-    @property
-    def applied_index(self) -> Index:
-        return Index(self._digest.index)
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of all applied entries, as 16 hexadecimal digits."""
-        return self._digest.hex()
 
     def apply(self, entry: Entry) -> KvResult | None:
         """Apply the next committed entry; None for an entry that is no command."""

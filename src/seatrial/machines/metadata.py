@@ -15,7 +15,7 @@ import msgspec
 
 from seatrial.machines.cluster_model import MetadataError, Node, NodeState, Partition, RemovedNode, Topic
 from seatrial.machines.commands import HEAD, MalformedCommand, pack_head, unpack_kind
-from seatrial.machines.digest import AppliedDigest
+from seatrial.machines.digest import AppliedDigest, Fingerprinted
 from seatrial.machines.members import (
     AddNode,
     AssignReplicas,
@@ -30,7 +30,7 @@ from seatrial.machines.members import (
     decide,
     refuse_identity,
 )
-from seatrial.raft.ids import GroupId, Index, NodeId
+from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import COMMAND, Entry
 
 __all__ = [
@@ -159,11 +159,11 @@ def decode_command(data: bytes) -> Command:
         raise MalformedCommand(f"a metadata command that cannot be read: {error}") from error
 
 
-class MetadataMachine:
+class MetadataMachine(Fingerprinted):
     """The state machine (a `StateMachine`)."""
 
     def __init__(self) -> None:
-        self._digest = AppliedDigest()
+        super().__init__()
         self._cluster_id = ""
         self._next_group = FIRST_PARTITION_GROUP
         self._next_producer_id = 0
@@ -200,15 +200,6 @@ class MetadataMachine:
     def next_group(self) -> GroupId:
         """The group id that the next partition will get."""
         return GroupId(self._next_group)
-
-    @property
-    def applied_index(self) -> Index:
-        return Index(self._digest.index)
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of all applied entries, as 16 hexadecimal digits."""
-        return self._digest.hex()
 
     def topic_by_id(self, topic_id: bytes) -> Topic | None:
         name = self._names_by_id.get(topic_id)

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from seatrial.machines.commands import MalformedCommand
-from seatrial.machines.digest import AppliedDigest
+from seatrial.machines.digest import AppliedDigest, Fingerprinted
 from seatrial.machines.producers import AppendError, ProducerTable
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import COMMAND, Entry
@@ -76,7 +76,7 @@ def batch_view(entry: Entry) -> memoryview:
     return memoryview(entry.data)[COMMAND_HEAD.size :]
 
 
-class PartitionLog:
+class PartitionLog(Fingerprinted):
     """The state machine of one partition (a `StateMachine`).
 
     Offsets are 0-based; `high_watermark` is the next offset after the last applied record.
@@ -84,7 +84,6 @@ class PartitionLog:
 
     __slots__ = (
         "_bytes_since_point",
-        "_digest",
         "_entries_since_point",
         "_epoch_starts",
         "_epochs",
@@ -101,7 +100,7 @@ class PartitionLog:
     _SNAPSHOT_VERSION = 1
 
     def __init__(self) -> None:
-        self._digest = AppliedDigest()
+        super().__init__()
         self._next_offset = 0
         self._log_start_offset = 0
         # The sparse map: for each point the entry, its first offset, and the greatest timestamp up to the next point.
@@ -125,19 +124,9 @@ class PartitionLog:
         return self._log_start_offset
 
     @property
-    def applied_index(self) -> Index:
-        """Of the last applied entry; 0 before the first."""
-        return Index(self._digest.index)
-
-    @property
     def last_epoch(self) -> Term:
         """Term of the last applied entry; 0 before the first."""
         return Term(self._epochs[-1]) if self._epochs else Term(0)
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of all applied entries, as 16 hexadecimal digits."""
-        return self._digest.hex()
 
     def apply(self, entry: Entry) -> AppendOutcome | None:
         """Apply the next committed entry; None for an entry that is no command.
