@@ -130,6 +130,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    """Leave what pytest-timeout gives a test where the conductor finds it: it holds for each of the test's runs."""
+    if _CONDUCTOR in item.config.stash:
+        from seatrial.plugin.conductor import TIMER
+
+        item.stash[TIMER] = settings
+
+
 def _something_runs() -> bool:
     """Whether tests are run in this process: those that are simulated are run in others."""
     return "seatrial.plugin.items" in sys.modules

@@ -61,6 +61,21 @@ def test_elsewhere(cluster):
     pass
 """
 
+# What stands in for pytest-timeout's own timers, as its documentation offers.
+TIMERS = """
+def tell(what):
+    with open("timers", "a") as timers:
+        print(what, file=timers)
+
+def pytest_timeout_set_timer(item, settings):
+    tell(f"begun {item.name}")
+    return True
+
+def pytest_timeout_cancel_timer(item):
+    tell(f"ended {item.name}")
+    return True
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", ["sim", "local"])
@@ -156,15 +171,26 @@ def test_a_cluster_that_does_not_start_leaves_its_logs(run_tests: RunTests) -> N
 
 
 @pytest.mark.slow
-def test_a_repeated_test_stops_at_the_first_seed_that_fails(run_tests: RunTests, pytester: pytest.Pytester) -> None:
+def test_a_repeated_test_stops_at_the_first_seed_that_fails_and_each_run_has_pytest_timeouts_time(
+    run_tests: RunTests, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(TIMERS)
     result = run_tests(
-        SEEDS, "--cluster-env=sim", "--cluster-seed=10", "--cluster-repeat=4", "--junitxml=report.xml", "-rs"
+        SEEDS,
+        "--cluster-env=sim",
+        "--cluster-seed=10",
+        "--cluster-repeat=4",
+        "--timeout=100",
+        "--junitxml=report.xml",
+        "-rs",
     )
     result.assert_outcomes(failed=1, passed=1, skipped=1)
     told = properties_in(pytester.path / "report.xml")
     assert (told["test_every_third_fails"]["runs"], told["test_every_third_fails"]["failing_seeds"]) == ("3", "12")
     assert (told["test_passes"]["runs"], told["test_passes"]["failing_seeds"]) == ("4", "")
     result.stdout.fnmatch_lines(["run 3 of 4 failed; those before passed", "*it needs a process"])
+    timers = (pytester.path / "timers").read_text().splitlines()
+    assert [line for line in timers if "passes" in line] == ["begun test_passes", "ended test_passes"] * 4
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from seatrial.plugin.zygotes import Zygotes
 RUNS_DIRECTORY: Final = ".seatrial"
 NAME_LENGTH_MAX: Final = 100
 WANTED: Final = pytest.StashKey[Wanted]()
+TIMER: Final = pytest.StashKey[Any]()  # the settings that pytest-timeout gave a test, where it is installed
 
 
 @dataclass(slots=True)
@@ -72,6 +73,8 @@ class Conductor:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         runs = Runs()
         for number in range(self._settings.repeat):
+            if number > 0:
+                _wind_up_again(item)
             seed = (wanted.seed + number) & SEED_MAX
             last = number == self._settings.repeat - 1
             # Between two runs what is the test's own is torn down, and what is its module's is not.
@@ -153,6 +156,16 @@ class Conductor:
             if not self._settings.hunt:
                 told = f"run {len(runs.seeds)} of {self._settings.repeat} failed; those before passed"
             report.sections.append(("repetition", told))
+
+
+def _wind_up_again(item: pytest.Item) -> None:
+    """Each run gets the time that pytest-timeout gives the test: its timer, which one test has once, begins anew."""
+    settings = item.stash.get(TIMER, None)
+    if settings is None or settings.func_only:  # that timer is each call's own
+        return
+    hook = item.config.pluginmanager.hook
+    hook.pytest_timeout_cancel_timer(item=item)
+    hook.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 def _of_test(stack: str) -> str:
