@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from seatrial.env import Rng
 from seatrial.history import Json, OpType
 from seatrial.scenario.attempts import NoAnswer, until_done
-from seatrial.scenario.errors import NotDone, NotHere, Refused
+from seatrial.scenario.errors import NotHere, Refused
 from seatrial.scenario.key_value_protocols import (
     ABSENT,
     Consistency,
@@ -28,8 +28,8 @@ from seatrial.scenario.key_value_protocols import (
     Session,
 )
 from seatrial.scenario.patience import TIMEOUT_S
-from seatrial.scenario.records import CUT_OFF, Records, recorded
-from seatrial.workloads.base import Completion, Request
+from seatrial.scenario.records import Records, recorded
+from seatrial.workloads.base import Request
 from seatrial.workloads.kv_client import MISMATCH
 
 T = TypeVar("T")
@@ -219,22 +219,18 @@ class KeyValue:
         answer: Callable[[T], Json],
     ) -> T:
         """again: an attempt whose outcome is unknown may be repeated.  answer: what the history says was answered."""
-        recorder = self._plant.records.recorder
         self._keys[request.key or ""] = None
-        recorder.invoke(client.number, request)
-        completion = CUT_OFF
+        operation = self._plant.records.operation(client.number, request)
         try:
-            result, node = await self._until_done(client, request, attempt, timeout, retries, again)
-            completion = Completion(type=OpType.OK, value=recorded(answer(result)), node=node)
-            if result is False:
-                completion = Completion(type=OpType.FAIL, error=MISMATCH, node=node)
-            return result
-        except NotDone as error:
-            completion = Completion(type=OpType.FAIL if error.definite else OpType.INFO, error=str(error))
-            raise
+            with operation:
+                result, node = await self._until_done(client, request, attempt, timeout, retries, again)
+                if result is False:
+                    operation.fail(MISMATCH, node=node)
+                else:
+                    operation.ok(recorded(answer(result)), node=node)
+                return result
         finally:
-            recorder.complete(client.number, completion)
-            self._give_back(client, completion.type)
+            self._give_back(client, operation.completion.type)
 
     async def _until_done(
         self, client: _Client, request: Request, attempt: Attempt[T], timeout: float, retries: bool, again: bool

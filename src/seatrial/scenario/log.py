@@ -21,14 +21,14 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from seatrial.history import Json, OpType
+from seatrial.history import OpType
 from seatrial.scenario import brokers
 from seatrial.scenario.attempts import NoAnswer, until_done
 from seatrial.scenario.brokers import Brokers
-from seatrial.scenario.errors import NotDone, Refused, Unavailable
+from seatrial.scenario.errors import Refused, Unavailable
 from seatrial.scenario.patience import TIMEOUT_S
-from seatrial.scenario.records import CUT_OFF, Records, recorded
-from seatrial.workloads.base import Completion, Endpoint, Request, SetupFailed
+from seatrial.scenario.records import Records, recorded
+from seatrial.workloads.base import Endpoint, Request, SetupFailed
 from seatrial.workloads.kafka_asyncio import REFUSED_BEFORE_APPEND, TROUBLE, told
 from seatrial.workloads.kafka_asyncio_final import Incomplete, create_topic, fetch, high_watermark
 
@@ -124,28 +124,20 @@ class Log:
             return await self._produce(node, partition, bytes(builder.build()), left), node
 
         request = Request(f="append", key=f"{self.topic}/{partition}", value=recorded(value), node=via)
-        completion = CUT_OFF
-        recorder = self._plant.records.recorder
-        recorder.invoke(appender.number, request)
+        what = f"append to {request.key}"
+        operation = self._plant.records.operation(appender.number, request)
         try:
-            offset, node = await until_done(
-                f"append to {request.key}",
-                attempt,
-                timeout=timeout,
-                attempt_s=patience_s,
-                retries=retries,
-                again=True,
-            )
-            completion = Completion(type=OpType.OK, value=[offset, request.value], node=node)
-            return offset
-        except NotDone as error:
-            completion = Completion(type=OpType.FAIL if error.definite else OpType.INFO, error=str(error))
-            raise
+            with operation:
+                offset, node = await until_done(
+                    what, attempt, timeout=timeout, attempt_s=patience_s, retries=retries, again=True
+                )
+                operation.ok([offset, request.value], node=node)
+                return offset
         finally:
-            recorder.complete(appender.number, completion)
-            if completion.type is OpType.OK and retries:
+            ended = operation.completion.type
+            if ended is OpType.OK and retries:
                 appender.sequences[partition] = appender.sequences.get(partition, 0) + 1
-            if completion.type is not OpType.INFO:  # else neither its number nor its producer id is used again
+            if ended is not OpType.INFO:  # else neither its number nor its producer id is used again
                 self._idle.append(appender)
 
     async def read(
@@ -194,11 +186,9 @@ class Log:
     async def _read(
         self, f: str, partition: int, start: int, via: int | None, timeout: float, *, from_leader: bool
     ) -> list[tuple[int, Value]]:
-        recorder = self._plant.records.recorder
-        number = recorder.new_client()  # it has no position of its own
+        records = self._plant.records
+        number = records.recorder.new_client()  # it has no position of its own
         key = f"{self.topic}/{partition}"
-        recorder.invoke(number, Request(f=f, key=key, node=via))
-        completion = CUT_OFF
 
         async def attempt(turn: int, seconds: float) -> tuple[list[tuple[int, Value]], int]:
             client = await self._brokers.client(None if from_leader else via, renew=turn > 0)
@@ -208,18 +198,12 @@ class Log:
             except (Incomplete, *TROUBLE) as error:
                 raise NoAnswer(told(error), definite=True) from error
 
-        try:
-            records, node = await until_done(
+        with records.operation(number, Request(f=f, key=key, node=via)) as operation:
+            found, node = await until_done(
                 f"{f} of {key}", attempt, timeout=timeout, attempt_s=READ_ATTEMPT_S, retries=True, again=True
             )
-            pairs: list[Json] = [[offset, recorded(value)] for offset, value in records]
-            completion = Completion(type=OpType.OK, value=pairs, node=node)
-            return records
-        except NotDone as error:
-            completion = Completion(type=OpType.FAIL, error=str(error))
-            raise
-        finally:
-            recorder.complete(number, completion)
+            operation.ok([[offset, recorded(value)] for offset, value in found], node=node)
+            return found
 
     async def _read_once(
         self, client: AIOKafkaClient, partition: int, start: int, via: int | None, *, from_leader: bool

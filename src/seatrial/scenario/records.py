@@ -12,11 +12,13 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from seatrial.checkers.base import Verdict
 from seatrial.env import Clock
 from seatrial.history import FaultEvent, History, Json, OpType, StatusSample
+from seatrial.scenario.errors import NotDone
 from seatrial.workloads.base import Completion, Request
 from seatrial.workloads.recorder import Recorder
 
@@ -55,6 +57,29 @@ class Operation:
         self.completion = Completion(type=OpType.INFO, error=str(error), node=node)
 
 
+class RecordedOperation(Operation):
+    """An operation of one of the cluster's own clients, from its making to the end of its `with` block.
+
+    NotDone says itself whether it surely did not happen; whatever else cuts it off leaves it unknown.
+    """
+
+    def __init__(self, recorder: Recorder, number: int, request: Request) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._number = number
+        recorder.invoke(number, request)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, NotDone):
+            (self.fail if error.definite else self.info)(error)
+        self._recorder.complete(self._number, self.completion)
+
+
 @dataclass(slots=True)
 class Records:
     """Everything that was recorded.  verdicts: of every check that was made."""
@@ -75,6 +100,10 @@ class Records:
     def now_ns(self) -> int:
         """Nanoseconds since the records began."""
         return self.recorder.now_ns()
+
+    def operation(self, number: int, request: Request) -> RecordedOperation:
+        """Write down that the client of this number begins to try the request; `with` it, say how it ended."""
+        return RecordedOperation(self.recorder, number, request)
 
 
 class HistoryHandle:
