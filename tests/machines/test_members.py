@@ -227,6 +227,17 @@ def test_a_new_target_keeps_the_old_replicas_until_it_is_settled() -> None:
     assert (settled.settled, settled.leaving, settled.hosts, settled.lingering) == (True, (), (2, 3, 4), (1,))
 
 
+def test_where_a_partition_was_is_known_until_it_is_where_it_shall_be() -> None:
+    cluster = Cluster((1, 2, 3), nodes=5)
+    cluster.assign(2, 3, 4)
+    cluster.assign(2, 3, 5, override=True)
+    assert cluster.partition().previous == (1, 2, 3), "of two moves, where it was before the first"
+    cluster.settle()
+    assert cluster.partition().previous == ()
+    cluster.assign(5, 3, 2)
+    assert cluster.partition().previous == (), "an order that changes moves nothing"
+
+
 def test_a_change_is_refused_while_another_is_pending_unless_it_overrides() -> None:
     cluster = Cluster((1, 2, 3), nodes=5)
     cluster.assign(1, 2, 4)

@@ -9,15 +9,19 @@ import pytest
 from seatrial.machines.commands import MalformedCommand, request_id_of
 from seatrial.machines.metadata import (
     FIRST_PARTITION_GROUP,
+    AddPartitions,
     AllocateProducerIds,
     CreateTopic,
     DeleteTopic,
+    ElectPreferred,
     MetadataChange,
     MetadataError,
     MetadataMachine,
     MetadataResult,
     RegisterNode,
+    SetBrokerConfigs,
     SetClusterId,
+    SetTopicConfigs,
     decode_command,
     encode_command,
 )
@@ -178,3 +182,69 @@ def test_entries_that_are_no_commands_change_nothing() -> None:
     machine = MetadataMachine()
     assert machine.apply(Entry(Term(1), Index(1), NOOP, b"")) is None
     assert machine.applied_index == 1
+
+
+def test_partitions_are_added_behind_the_last_one_with_groups_of_their_own() -> None:
+    cluster = Cluster()
+    made = cluster.do(CreateTopic("t", ((1, 2, 3),))).topic
+    other = cluster.do(CreateTopic("other", ((1,),))).topic
+    assert made is not None and other is not None
+    larger = cluster.do(AddPartitions(made.topic_id, 1, ((2, 3, 1), (3,)))).topic
+    assert larger is not None and larger.topic_id == made.topic_id
+    assert [(p.index, p.group, p.replicas) for p in larger.partitions] == [
+        (0, FIRST_PARTITION_GROUP, (1, 2, 3)),
+        (1, FIRST_PARTITION_GROUP + 2, (2, 3, 1)),
+        (2, FIRST_PARTITION_GROUP + 3, (3,)),
+    ]
+    assert cluster.machine.next_group == FIRST_PARTITION_GROUP + 4
+    assert cluster.changes[-1] == MetadataChange(topics=("t",))
+
+
+@pytest.mark.parametrize(
+    ("first", "assignments", "error"),
+    [
+        (0, ((1,),), MetadataError.CHANGE_PENDING),
+        (2, ((1,),), MetadataError.CHANGE_PENDING),
+        (1, ((1, 1),), MetadataError.INVALID_ASSIGNMENT),
+        (1, ((1,), ()), MetadataError.INVALID_ASSIGNMENT),
+        (1, ((9,),), MetadataError.UNKNOWN_NODE),
+    ],
+)
+def test_partitions_that_cannot_be_added_change_nothing(first: int, assignments: Any, error: MetadataError) -> None:
+    cluster = Cluster()
+    made = cluster.do(CreateTopic("t", ((1, 2, 3),))).topic
+    assert made is not None
+    result = cluster.do(AddPartitions(made.topic_id, first, assignments))
+    assert result.error == error and result.message
+    assert cluster.machine.topics["t"] == made
+    assert cluster.machine.next_group == FIRST_PARTITION_GROUP + 1
+    assert cluster.do(AddPartitions(b"?" * 16, 1, ((1,),))).error == MetadataError.UNKNOWN_TOPIC
+
+
+def test_settings_are_changed_one_by_one_or_all_at_once() -> None:
+    cluster = Cluster()
+    made = cluster.do(CreateTopic("t", ((1,),), {"a": "1", "b": "2"})).topic
+    assert made is not None
+    changed = cluster.do(SetTopicConfigs(made.topic_id, {"a": None, "c": "3"})).topic
+    assert changed is not None and changed.configs == {"b": "2", "c": "3"}
+    replaced = cluster.do(SetTopicConfigs(made.topic_id, {"d": "4"}, True)).topic
+    assert replaced is not None and replaced.configs == {"d": "4"}
+    assert cluster.do(SetTopicConfigs(b"?" * 16, {})).error == MetadataError.UNKNOWN_TOPIC
+    cluster.do(SetBrokerConfigs("", {"x": "1"}))
+    cluster.do(SetBrokerConfigs("2", {"x": "2", "y": "3"}))
+    cluster.do(SetBrokerConfigs("2", {"x": None, "y": None}))
+    assert cluster.machine.broker_configs == {"": {"x": "1"}}
+    restored = MetadataMachine()
+    restored.restore(cluster.machine.snapshot())
+    assert restored.broker_configs == {"": {"x": "1"}}
+    assert restored.topics["t"].configs == {"d": "4"}
+
+
+def test_an_election_is_told_and_changes_nothing() -> None:
+    cluster = Cluster()
+    made = cluster.do(CreateTopic("t", ((1,), (2,)))).topic
+    assert made is not None
+    before = cluster.machine.topics["t"]
+    cluster.do(ElectPreferred(((made.topic_id, 1), (made.topic_id, 2), (b"?" * 16, 0))))
+    assert cluster.changes[-1] == MetadataChange(elections=(("t", 1),))
+    assert cluster.machine.topics["t"] is before

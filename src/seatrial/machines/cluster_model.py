@@ -60,6 +60,7 @@ class Partition(msgspec.Struct, frozen=True):
         replica that was not told of its removal would take a new one of the same node, which knows nothing, for the
         old one that voted and acknowledged, and could with its vote be elected by a majority of the past.
     founding: the voters when the topic was made; departed: those of them that have left at some time.
+    previous: while it is not settled, the replicas that it had when it last was.
     """
 
     index: int
@@ -73,6 +74,7 @@ class Partition(msgspec.Struct, frozen=True):
     former: tuple[NodeId, ...] = ()
     founding: tuple[NodeId, ...] = ()
     departed: tuple[NodeId, ...] = ()
+    previous: tuple[NodeId, ...] = ()
 
     @property
     def hosts(self) -> tuple[NodeId, ...]:

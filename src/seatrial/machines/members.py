@@ -285,11 +285,14 @@ def retarget(partition: Partition, replicas: Sequence[NodeId], learners: Sequenc
     """The partition with the target set by the entry at `index`; whoever else held it, or was to, is leaving."""
     target = {*replicas, *learners}
     same = set(replicas) == {*partition.replicas} and set(learners) == {*partition.learners}
+    settled = partition.settled and same
+    before = partition.replicas if partition.settled else partition.previous
     return replace(
         partition,
         replicas=tuple(replicas),
         learners=tuple(sorted(learners)),
-        settled=partition.settled and same,
+        settled=settled,
+        previous=() if settled else before,
         target_index=index,
         leaving=tuple(n for n in partition.hosts if n not in target),
         founding=partition.founding or partition.replicas,
@@ -357,6 +360,7 @@ def _settle(members: Members, command: SettleReplicas) -> Outcome:
     settled = replace(
         partition,
         settled=True,
+        previous=(),
         leaving=(),
         lingering=tuple(sorted({*partition.lingering, *partition.leaving})),
         former=tuple(sorted({*partition.former, *partition.leaving})),

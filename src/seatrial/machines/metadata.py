@@ -30,15 +30,32 @@ from seatrial.machines.members import (
     decide,
     refuse_identity,
 )
+from seatrial.machines.topics import (
+    AddPartitions,
+    CreateTopic,
+    DeleteTopic,
+    ElectPreferred,
+    Refusal,
+    SetBrokerConfigs,
+    SetTopicConfigs,
+    TopicCommand,
+    changed_configs,
+    new_partitions,
+    refuse_assignments,
+    with_configs,
+    with_more_partitions,
+)
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import COMMAND, Entry
 
 __all__ = [
     "AddNode",
+    "AddPartitions",
     "AllocateProducerIds",
     "AssignReplicas",
     "CreateTopic",
     "DeleteTopic",
+    "ElectPreferred",
     "ForgetNode",
     "MemberCommand",
     "MetadataChange",
@@ -54,7 +71,9 @@ __all__ = [
     "RemoveNode",
     "RemovedNode",
     "ReplicaGone",
+    "SetBrokerConfigs",
     "SetClusterId",
+    "SetTopicConfigs",
     "SettleReplicas",
     "Topic",
     "decode_command",
@@ -88,25 +107,11 @@ class RegisterNode(msgspec.Struct, frozen=True, tag=True):
     founder: bool = True
 
 
-class CreateTopic(msgspec.Struct, frozen=True, tag=True):
-    """`assignments`: for each partition its replicas, the preferred leader first (`placement.assign_replicas`)."""
-
-    name: str
-    assignments: tuple[tuple[int, ...], ...]
-    configs: dict[str, str] = {}
-
-
-class DeleteTopic(msgspec.Struct, frozen=True, tag=True):
-    """By id, so that a topic of the same name that was made meanwhile is safe."""
-
-    topic_id: bytes
-
-
 class AllocateProducerIds(msgspec.Struct, frozen=True, tag=True):
     count: int = 1
 
 
-Command: TypeAlias = SetClusterId | RegisterNode | CreateTopic | DeleteTopic | AllocateProducerIds | MemberCommand
+Command: TypeAlias = SetClusterId | RegisterNode | AllocateProducerIds | TopicCommand | MemberCommand
 
 
 class MetadataResult(NamedTuple):
@@ -120,10 +125,14 @@ class MetadataResult(NamedTuple):
 
 
 class MetadataChange(NamedTuple):
-    """What one entry changed: names of topics and ids of nodes, present or gone; both sorted."""
+    """What one entry changed: names of topics and ids of nodes, present or gone; both sorted.
+
+    elections: partitions, as (topic, number), whose preferred replica shall lead; that is not kept in the state.
+    """
 
     topics: tuple[str, ...] = ()
     nodes: tuple[NodeId, ...] = ()
+    elections: tuple[tuple[str, int], ...] = ()
 
 
 class _State(msgspec.Struct):
@@ -137,6 +146,7 @@ class _State(msgspec.Struct):
     nodes: list[Node]
     topics: list[Topic]
     removed: list[RemovedNode] = []
+    broker_configs: dict[str, dict[str, str]] = {}
 
 
 _encoder = msgspec.msgpack.Encoder(order="sorted")
@@ -171,6 +181,7 @@ class MetadataMachine(Fingerprinted):
         self._removed: dict[NodeId, RemovedNode] = {}
         self._topics: dict[str, Topic] = {}
         self._names_by_id: dict[bytes, str] = {}
+        self._broker_configs: dict[str, dict[str, str]] = {}
         self.listeners: list[Callable[[MetadataChange], None]] = []  # called after the change, in order
 
     @property
@@ -201,6 +212,11 @@ class MetadataMachine(Fingerprinted):
         """The group id that the next partition will get."""
         return GroupId(self._next_group)
 
+    @property
+    def broker_configs(self) -> Mapping[str, Mapping[str, str]]:
+        """Settings that were changed while the cluster runs, by broker id as text; "" holds for all brokers."""
+        return self._broker_configs
+
     def topic_by_id(self, topic_id: bytes) -> Topic | None:
         name = self._names_by_id.get(topic_id)
         return None if name is None else self._topics[name]
@@ -219,6 +235,14 @@ class MetadataMachine(Fingerprinted):
                 return self._create(command, entry.index)
             case DeleteTopic() as command:
                 return self._delete(command)
+            case AddPartitions() as command:
+                return self._add_partitions(command, entry.index)
+            case SetTopicConfigs() as command:
+                return self._set_topic_configs(command)
+            case SetBrokerConfigs() as command:
+                return self._set_broker_configs(command)
+            case ElectPreferred() as command:
+                return self._elect_preferred(command)
             case AllocateProducerIds() as command:
                 first = self._next_producer_id
                 self._next_producer_id += max(command.count, 0)
@@ -284,39 +308,58 @@ class MetadataMachine(Fingerprinted):
         if existing is not None:
             message = f"topic {command.name!r} already exists"
             return MetadataResult(MetadataError.TOPIC_ALREADY_EXISTS, message, existing)
-        refusal = self._refuse_assignments(command)
+        if not command.assignments:
+            return MetadataResult(MetadataError.INVALID_ASSIGNMENT, f"topic {command.name!r} has no partitions")
+        refusal = refuse_assignments(command.assignments, self._nodes, 0)
         if refusal is not None:
-            return refusal
-        partitions: list[Partition] = []
-        for number, replicas in enumerate(command.assignments):
-            group = GroupId(self._next_group + number)
-            partitions.append(Partition(number, group, tuple(map(NodeId, replicas)), target_index=index))
+            return MetadataResult(*refusal)
+        partitions = new_partitions(command.assignments, first=0, first_group=self._next_group, index=index)
         self._next_group += len(partitions)
         # Derived, not drawn: every replica comes to the same id, and an index is never used twice.
         seed = f"{self._cluster_id}/{index}/{command.name}".encode()
         topic_id = blake2b(seed, digest_size=16, person=b"seatrial topic").digest()
-        topic = Topic(command.name, topic_id, tuple(partitions), dict(command.configs))
+        topic = Topic(command.name, topic_id, partitions, dict(command.configs))
         self._topics[topic.name] = topic
         self._names_by_id[topic_id] = topic.name
         self._tell(MetadataChange(topics=(topic.name,)))
         return MetadataResult(topic=topic)
 
-    def _refuse_assignments(self, command: CreateTopic) -> MetadataResult | None:
-        if not command.assignments:
-            return MetadataResult(MetadataError.INVALID_ASSIGNMENT, f"topic {command.name!r} has no partitions")
-        for number, replicas in enumerate(command.assignments):
-            if not replicas or len(set(replicas)) != len(replicas):
-                message = f"partition {number} needs replicas on different nodes, not {list(replicas)}"
-                return MetadataResult(MetadataError.INVALID_ASSIGNMENT, message)
-            unknown = sorted(set(replicas) - set(self._nodes))
-            if unknown:
-                message = f"partition {number} is assigned to unknown nodes {unknown}"
-                return MetadataResult(MetadataError.UNKNOWN_NODE, message)
-            leaving = sorted(n for n in replicas if self._nodes[NodeId(n)].state == NodeState.LEAVING)
-            if leaving:
-                message = f"partition {number} is assigned to nodes that are being removed: {leaving}"
-                return MetadataResult(MetadataError.UNKNOWN_NODE, message)
-        return None
+    def _named(self, topic_id: bytes) -> Topic | MetadataResult:
+        topic = self.topic_by_id(topic_id)
+        return topic or MetadataResult(MetadataError.UNKNOWN_TOPIC, f"no topic has id {topic_id.hex()}")
+
+    def _add_partitions(self, command: AddPartitions, index: int) -> MetadataResult:
+        topic = self._named(command.topic_id)
+        if isinstance(topic, MetadataResult):
+            return topic
+        first_group = self._next_group
+        larger = with_more_partitions(topic, command, self._nodes, first_group=first_group, index=index)
+        if isinstance(larger, Refusal):
+            return MetadataResult(*larger)
+        self._next_group += len(command.assignments)
+        return self._replace_topic(larger)
+
+    def _set_topic_configs(self, command: SetTopicConfigs) -> MetadataResult:
+        topic = self._named(command.topic_id)
+        return topic if isinstance(topic, MetadataResult) else self._replace_topic(with_configs(topic, command))
+
+    def _replace_topic(self, topic: Topic) -> MetadataResult:
+        self._topics[topic.name] = topic
+        self._tell(MetadataChange(topics=(topic.name,)))
+        return MetadataResult(topic=topic)
+
+    def _set_broker_configs(self, command: SetBrokerConfigs) -> MetadataResult:
+        before = self._broker_configs.pop(command.broker, {})
+        after = changed_configs(before, command.changes, replaces=command.replaces)
+        if after:
+            self._broker_configs[command.broker] = after
+        return MetadataResult()
+
+    def _elect_preferred(self, command: ElectPreferred) -> MetadataResult:
+        found = ((self.topic_by_id(topic_id), number) for topic_id, number in command.partitions)
+        named = [(topic.name, number) for topic, number in found if topic and 0 <= number < len(topic.partitions)]
+        self._tell(MetadataChange(elections=tuple(sorted(named))))
+        return MetadataResult()
 
     def _delete(self, command: DeleteTopic) -> MetadataResult:
         name = self._names_by_id.pop(command.topic_id, None)
@@ -341,6 +384,7 @@ class MetadataMachine(Fingerprinted):
             nodes=[self._nodes[node_id] for node_id in sorted(self._nodes)],
             topics=[self._topics[name] for name in sorted(self._topics)],
             removed=[self._removed[node_id] for node_id in sorted(self._removed)],
+            broker_configs=self._broker_configs,
         )
         return bytes([SNAPSHOT_VERSION]) + _encoder.encode(state)
 
@@ -363,5 +407,6 @@ class MetadataMachine(Fingerprinted):
         self._removed = {node.node_id: node for node in state.removed}
         self._topics = {topic.name: topic for topic in state.topics}
         self._names_by_id = {topic.topic_id: topic.name for topic in state.topics}
+        self._broker_configs = state.broker_configs
         changed_topics, changed_nodes = topics | set(self._topics), nodes | {*self._nodes, *self._removed}
         self._tell(MetadataChange(tuple(sorted(changed_topics)), tuple(sorted(changed_nodes))))
