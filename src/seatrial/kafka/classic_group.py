@@ -172,11 +172,9 @@ class ClassicGroup(Rebalance):
             self._phase_deadline_ms = None
 
     def _refuse_sync(self, request: SyncRequest) -> ErrorCode:
-        error = self.refuse_identity(request.identity)
+        error = self._refuse_member(request.identity, request.generation)
         if error:
             return error
-        if request.generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
         if request.protocol_type not in (None, self.protocol_type) or request.protocol not in (None, self.protocol):
             return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         if self.state == GroupState.PREPARING_REBALANCE:
@@ -192,11 +190,9 @@ class ClassicGroup(Rebalance):
         """NONE, or REBALANCE_IN_PROGRESS: join again."""
         if self.state == GroupState.DEAD:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        error = self.refuse_identity(identity)
+        error = self._refuse_member(identity, generation)
         if error:
             return error
-        if generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
         self._touch(identity, now_ms)
         return ErrorCode.REBALANCE_IN_PROGRESS if self.state == GroupState.PREPARING_REBALANCE else ErrorCode.NONE
 
@@ -239,15 +235,20 @@ class ClassicGroup(Rebalance):
             return ErrorCode.NONE
         if is_nobody:
             return ErrorCode.UNKNOWN_MEMBER_ID
-        error = self.refuse_identity(identity)
+        error = self._refuse_member(identity, generation)
         if error:
             return error
-        if generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
         if self.state == GroupState.COMPLETING_REBALANCE:
             return ErrorCode.REBALANCE_IN_PROGRESS
         self._touch(identity, now_ms)
         return ErrorCode.NONE
+
+    def _refuse_member(self, identity: Identity, generation: int) -> ErrorCode:
+        """Whether this is a member, and knows the present generation."""
+        error = self.refuse_identity(identity)
+        if not error and generation != self.generation:
+            return ErrorCode.ILLEGAL_GENERATION
+        return error
 
     def refuse_identity(self, identity: Identity) -> ErrorCode:
         """Whether this is a member, and not one whose place another one has taken."""
