@@ -14,7 +14,20 @@ import msgspec
 
 from seatrial.env import Rng
 from seatrial.sim.case import Case, Disk, Fault, Level, Load, Network, Raft
-from seatrial.sim.mutants_plans import between, campaign, change, cut, in_order, isolate, kill
+from seatrial.sim.mutants_plans import (
+    between,
+    campaign,
+    change,
+    cut,
+    cut_one_way,
+    cut_power,
+    in_order,
+    into,
+    isolate,
+    kill,
+    out_of,
+    transfer,
+)
 
 _STEERED: Final = Raft(pre_vote=False, check_quorum=False, election_timeout_us=2_000_000, heartbeat_us=50_000)
 _EVEN_NETWORK: Final = Network(delay_us=(900, 1_100), tail=0.0)
@@ -65,9 +78,8 @@ def leases(seed: int, level: Level) -> Case:
         way = rng.choice(("drift", "restart", "transfer"))
         deafness = isolate(at_us, 1_300_000, leader, 3)
         if way == "transfer":
-            faults.append(Fault(at_us=at_us, kind="transfer", nodes=(others[0],)))
-            into = tuple((other, leader) for other in others)
-            deafness = Fault(at_us=at_us + 200, kind="cut", duration_us=1_300_000, links=into, mode="one-way")
+            faults.append(transfer(at_us, others[0]))
+            deafness = cut_one_way(at_us + 200, 1_300_000, into(leader, 3))
         elif way == "restart":
             faults += [kill(at_us + 2_000, 5_000, other) for other in others]
             faults += [campaign(at_us + delay_us, others[0]) for delay_us in range(20_000, 400_000, 50_000)]
@@ -149,14 +161,7 @@ def many_chunks(seed: int, level: Level) -> Case:
         faults.append(isolate(at_us, lasting_us, node, nodes))
         ended_us = at_us + lasting_us
         if rng.chance(0.5):
-            power = Fault(
-                at_us=ended_us + rng.integer(1_000, 60_000),
-                kind="crash",
-                duration_us=20_000,
-                nodes=(node,),
-                mode="power",
-            )
-            faults.append(power)
+            faults.append(cut_power(ended_us + rng.integer(1_000, 60_000), 20_000, node))
         if rng.chance(0.4):
             faults.append(campaign(ended_us + rng.integer(1_000, 60_000), 1 + node % nodes))
         at_us = ended_us + rng.integer(50_000, 200_000)
@@ -234,9 +239,8 @@ def late_hand_over(seed: int, level: Level) -> Case:
     faults = [campaign(5_000, 1)]
     for at_us in range(500_000, 4_500_000, 1_000_000):
         heir = rng.integer(1, 3)
-        into = tuple((other, heir) for other in (1, 2, 3) if other != heir)
-        faults.append(Fault(at_us=at_us, kind="clog", duration_us=600_000, links=into))
-        faults.append(Fault(at_us=at_us + 1_000, kind="transfer", nodes=(heir,)))
+        faults.append(Fault(at_us=at_us, kind="clog", duration_us=600_000, links=into(heir, 3)))
+        faults.append(transfer(at_us + 1_000, heir))
     return Case(
         level=level,
         seed=seed,
@@ -257,11 +261,9 @@ def lost_campaigns(seed: int, level: Level) -> Case:
     faults = [campaign(5_000, 1)]
     for at_us in range(500_000, 4_500_000, 800_000):
         heir = rng.integer(1, nodes)
-        out_of = tuple((heir, other) for other in range(1, nodes + 1) if other != heir)
         cut_us = at_us + rng.integer(0, 3_000)
-        faults.append(Fault(at_us=at_us, kind="transfer", nodes=(heir,)))
-        lasting_us = rng.integer(20_000, 150_000)
-        faults.append(Fault(at_us=cut_us, kind="cut", duration_us=lasting_us, links=out_of, mode="one-way"))
+        faults.append(transfer(at_us, heir))
+        faults.append(cut_one_way(cut_us, rng.integer(20_000, 150_000), out_of(heir, nodes)))
     return Case(
         level=level,
         seed=seed,

@@ -10,7 +10,7 @@ import msgspec
 
 from seatrial.env import Rng
 from seatrial.sim.case import Case, Disk, Fault, Level, Load, Network, Raft
-from seatrial.sim.mutants_plans import isolate, kill
+from seatrial.sim.mutants_plans import cut_one_way, cut_power, into, isolate, kill, transfer
 
 
 def power_cuts(seed: int, level: Level) -> Case:
@@ -27,7 +27,7 @@ def power_cuts(seed: int, level: Level) -> Case:
         elif way > 0.65:
             faults.append(kill(at_us, 30_000, nodes[0]))
             at_us += rng.integer(31_000, 60_000)
-        faults.append(Fault(at_us=at_us, kind="crash", duration_us=60_000, nodes=nodes, mode="power"))
+        faults.append(cut_power(at_us, 60_000, *nodes))
         at_us += rng.integer(300_000, 600_000)
     return Case(
         level=level,
@@ -75,11 +75,11 @@ def deaf_leaders(seed: int, level: Level) -> Case:
     rng.shuffle(order)
     faults = []
     for turn, node in enumerate(order):
-        into = tuple((other, node) for other in (1, 2, 3) if other != node)
         at_us = 500_000 + turn * 2_800_000 + rng.integer(0, 100_000)
-        faults.append(Fault(at_us=at_us, kind="cut", duration_us=2_400_000, links=into, mode="one-way"))
+        faults.append(cut_one_way(at_us, 2_400_000, into(node, 3)))
         if rng.chance(0.5):
-            faults.append(kill(at_us + rng.integer(150_000, 450_000), 30_000, into[turn % 2][0]))
+            others = [other for other in (1, 2, 3) if other != node]
+            faults.append(kill(at_us + rng.integer(150_000, 450_000), 30_000, others[turn % 2]))
     return Case(
         level=level,
         seed=seed,
@@ -101,7 +101,7 @@ def torn_writes(seed: int, level: Level) -> Case:
     """One machine after the other loses its power in the middle of slow writes, of which some sectors stay."""
     rng = Rng(seed).child("torn writes")
     faults = [
-        Fault(at_us=at_us + rng.integer(0, 60_000), kind="crash", duration_us=20_000, nodes=(node,), mode="power")
+        cut_power(at_us + rng.integer(0, 60_000), 20_000, node)
         for at_us, node in zip(range(400_000, 2_800_000, 200_000), [1, 2, 3] * 4, strict=True)
     ]
     return Case(
@@ -140,8 +140,7 @@ def hand_overs(seed: int, level: Level) -> Case:
         if way == "cut":
             faults.append(isolate(at_us, lasting_us, node, 3))
         elif way == "one-way":
-            into = tuple((other, node) for other in (1, 2, 3) if other != node)
-            faults.append(Fault(at_us=at_us, kind="cut", duration_us=lasting_us, links=into, mode="one-way"))
+            faults.append(cut_one_way(at_us, lasting_us, into(node, 3)))
         elif way == "kill":
             lasting_us //= 4
             faults.append(kill(at_us, lasting_us, node))
@@ -149,7 +148,7 @@ def hand_overs(seed: int, level: Level) -> Case:
             faults.append(Fault(at_us=at_us, kind="pause", duration_us=lasting_us, nodes=(node,)))
         else:
             lasting_us = 50_000
-            faults.append(Fault(at_us=at_us, kind="transfer", nodes=(node,)))
+            faults.append(transfer(at_us, node))
         at_us += lasting_us + rng.integer(50_000, 400_000)
     return Case(
         level=level,

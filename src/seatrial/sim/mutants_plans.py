@@ -20,21 +20,43 @@ def between(some: Iterable[int], others: Iterable[int]) -> Links:
     return tuple(sorted([*pairs, *((b, a) for a, b in pairs)]))
 
 
+def into(node: int, nodes: int) -> Links:
+    """Every link to this node."""
+    return tuple((other, node) for other in range(1, nodes + 1) if other != node)
+
+
+def out_of(node: int, nodes: int) -> Links:
+    """Every link from this node."""
+    return tuple((node, other) for other in range(1, nodes + 1) if other != node)
+
+
 def cut(at_us: int, duration_us: int, links: Links) -> Fault:
     return Fault(at_us=at_us, kind="cut", duration_us=duration_us, links=links, mode="partition")
 
 
 def isolate(at_us: int, duration_us: int, node: int, nodes: int) -> Fault:
-    others = [other for other in range(1, nodes + 1) if other != node]
-    return Fault(at_us=at_us, kind="cut", duration_us=duration_us, links=between([node], others), mode="isolate")
+    links = tuple(sorted([*into(node, nodes), *out_of(node, nodes)]))
+    return Fault(at_us=at_us, kind="cut", duration_us=duration_us, links=links, mode="isolate")
+
+
+def cut_one_way(at_us: int, duration_us: int, links: Links) -> Fault:
+    return Fault(at_us=at_us, kind="cut", duration_us=duration_us, links=links, mode="one-way")
 
 
 def campaign(at_us: int, node: int) -> Fault:
     return Fault(at_us=at_us, kind="campaign", nodes=(node,))
 
 
+def transfer(at_us: int, node: int) -> Fault:
+    return Fault(at_us=at_us, kind="transfer", nodes=(node,))
+
+
 def kill(at_us: int, duration_us: int, node: int) -> Fault:
     return Fault(at_us=at_us, kind="crash", duration_us=duration_us, nodes=(node,), mode="kill")
+
+
+def cut_power(at_us: int, duration_us: int, *nodes: int) -> Fault:
+    return Fault(at_us=at_us, kind="crash", duration_us=duration_us, nodes=nodes, mode="power")
 
 
 def change(at_us: int, duration_us: int, mode: str, *nodes: int) -> Fault:
