@@ -205,13 +205,7 @@ class AsyncPollClient:
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(**self._settings)
-            try:
-                async with asyncio.timeout(START_S):
-                    await self._consumer.start()
-            except BaseException:
-                await self.reconnect()
-                raise
+            self._consumer = await started(AIOKafkaConsumer(**self._settings), START_S)
         return self._consumer
 
     async def _poll(self, key: str | None) -> Completion:
@@ -231,6 +225,17 @@ class AsyncPollClient:
         if records:
             self._next[f"{place.topic}/{place.partition}"] = records[-1][0] + 1
         return Completion(type=OpType.OK, value=records)
+
+
+async def started(consumer: AIOKafkaConsumer, within_s: float) -> AIOKafkaConsumer:
+    """Start it, or stop what was begun and raise."""
+    try:
+        async with asyncio.timeout(within_s):
+            await consumer.start()
+    except BaseException:
+        await in_time(consumer.stop())
+        raise
+    return consumer
 
 
 def pairs_of(records: Sequence[Any]) -> list[Json]:

@@ -29,6 +29,7 @@ from seatrial.workloads.kafka_asyncio import (
     in_time,
     pairs_of,
     shared_settings,
+    started,
     told,
 )
 from seatrial.workloads.kafka_asyncio_final import READ_S_MAX, Incomplete, fetch, high_watermark
@@ -91,14 +92,9 @@ class GroupMemberClient:
     async def _joined(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             self._held = _Held()
-            self._consumer = AIOKafkaConsumer(**self._settings)
-            self._consumer.subscribe([self._topic], listener=self._held)
-            try:
-                async with asyncio.timeout(JOIN_S):
-                    await self._consumer.start()
-            except BaseException:
-                await self.reconnect()
-                raise
+            consumer = AIOKafkaConsumer(**self._settings)
+            consumer.subscribe([self._topic], listener=self._held)
+            self._consumer = await started(consumer, JOIN_S)
         return self._consumer
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> Completion:
@@ -169,14 +165,8 @@ class GroupObserverClient:
 
     async def _committed(self) -> dict[str, int]:
         if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(**self._settings)
-            try:
-                async with asyncio.timeout(START_S):
-                    await self._consumer.start()
-                    self._consumer.assign(self._places)
-            except BaseException:
-                await self.reconnect()
-                raise
+            self._consumer = await started(AIOKafkaConsumer(**self._settings), START_S)
+            self._consumer.assign(self._places)
         try:
             async with asyncio.timeout(POLL_S_MAX):
                 found = [await self._consumer.committed(place) for place in self._places]

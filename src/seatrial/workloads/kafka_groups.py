@@ -15,10 +15,10 @@ from seatrial.checkers.base import Checker
 from seatrial.checkers.group_offsets import GroupOffsets
 from seatrial.env import Rng
 from seatrial.workloads import kafka_asyncio_final
-from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, Unsupported
+from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request
 from seatrial.workloads.kafka_asyncio import AsyncAppendClient
 from seatrial.workloads.kafka_group import GroupMemberClient, GroupObserverClient
-from seatrial.workloads.kafka_settings import bootstrap
+from seatrial.workloads.kafka_settings import bootstrap, speakers
 from seatrial.workloads.scoped import ScopedChecker
 
 TOPIC: Final = "groups"
@@ -73,9 +73,7 @@ class GroupsWorkload:
         self._members = members
 
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
-        speaking = [endpoint for endpoint in endpoints if endpoint.kafka is not None]
-        if not speaking:
-            raise Unsupported("workload groups needs Kafka, and no node of this system has a Kafka address")
+        speaking = speakers(endpoints, self.name)
         replication = min(self._replication, len(speaking))
         await kafka_asyncio_final.create_topic(
             speaking, TOPIC, partitions=self._partitions, replication=replication, timeout=timeout

@@ -13,11 +13,11 @@ from seatrial.checkers.base import Checker
 from seatrial.checkers.partition_log import PartitionLog
 from seatrial.env import Rng
 from seatrial.workloads import kafka_asyncio_final, kafka_topic
-from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request, Unsupported
+from seatrial.workloads.base import Client, Completion, Endpoint, Generator, Request
 from seatrial.workloads.kafka_asyncio import AsyncAppendClient, AsyncPollClient
 from seatrial.workloads.kafka_clients import AppendClient, PollClient
 from seatrial.workloads.kafka_final import FinalReadClient
-from seatrial.workloads.kafka_settings import bootstrap
+from seatrial.workloads.kafka_settings import bootstrap, speakers
 from seatrial.workloads.scoped import ScopedChecker
 
 POLLS_PER_ASSIGNMENT = 60
@@ -83,9 +83,7 @@ class LogWorkload:
         self._threads = threads
 
     async def setup(self, endpoints: Sequence[Endpoint], *, timeout: float) -> None:
-        speaking = [endpoint for endpoint in endpoints if endpoint.kafka is not None]
-        if not speaking:
-            raise Unsupported("workload log needs Kafka, and no node of this system has a Kafka address")
+        speaking = speakers(endpoints, self.name)
         create_topic = kafka_topic.create_topic if self._threads else kafka_asyncio_final.create_topic
         await create_topic(
             speaking,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from seatrial.history import Json
-from seatrial.workloads.base import Endpoint
+from seatrial.workloads.base import Endpoint, Unsupported
 
 OPERATION_MS = 1500  # an append is unknown after this
 POLL_S = 0.25  # a poll that finds nothing returns after this
@@ -18,6 +18,14 @@ POLL_S = 0.25  # a poll that finds nothing returns after this
 def bootstrap(endpoints: Sequence[Endpoint]) -> str:
     """The bootstrap list of every node that speaks Kafka."""
     return ",".join(endpoint.kafka for endpoint in endpoints if endpoint.kafka is not None)
+
+
+def speakers(endpoints: Sequence[Endpoint], workload: str) -> list[Endpoint]:
+    """The nodes that speak Kafka.  Raises Unsupported where none does, in the name of the workload that needs it."""
+    speaking = [endpoint for endpoint in endpoints if endpoint.kafka is not None]
+    if not speaking:
+        raise Unsupported(f"workload {workload} needs Kafka, and no node of this system has a Kafka address")
+    return speaking
 
 
 def split_key(key: str | None) -> tuple[str, int]:
