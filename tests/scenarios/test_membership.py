@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -116,6 +117,8 @@ async def test_learner_catch_up_and_promotion(cluster: ScenarioCluster) -> None:
             await cluster.members.promote(learner, wait=False)
         assert error.value.code == "NOT_CAUGHT_UP"
         assert (await cluster.members.states(via=voters[0]))[learner] == "learner"
+        leader = await cluster.wait_for_leader(group="metadata", among=voters)
+        await eventually(lambda: is_followed(cluster, learner, by=leader))
     assert hunger.bit
     await eventually(lambda: has(cluster, learner, "x", 1))
     await expect_members(cluster, voters=voters, learners=[learner])
@@ -126,6 +129,11 @@ async def test_learner_catch_up_and_promotion(cluster: ScenarioCluster) -> None:
     assert await cluster.kv.get("x", via=learner) == 2
     await cluster.start(voters[0])
     await cluster.verify()
+
+
+async def is_followed(cluster: ScenarioCluster, learner: int, *, by: int) -> bool:
+    """Whether the leader of the members has begun to send to the learner."""
+    return learner in (await cluster.members.group("metadata", via=by))["learners"]
 
 
 async def test_a_learner_that_is_cut_off_gets_its_vote_when_it_is_back(cluster: ScenarioCluster) -> None:
@@ -200,6 +208,33 @@ async def test_remove_the_leader(cluster: ScenarioCluster, group: str) -> None:
     assert await cluster.kv.get("x", via=others[1]) == 2
     await for_a_while(lambda: leads_nothing(cluster, leader), seconds=0.7)
     await cluster.verify()
+
+
+async def test_a_node_that_lags_refuses_no_change_by_what_it_has_not_heard_of(cluster: ScenarioCluster) -> None:
+    """A node that is asked to replace a member of which it does not know yet waits until it does, and does not say that
+    there is none."""
+    leader = await cluster.wait_for_leader(group="metadata")
+    behind = cluster.others(leader)[0]
+    starved = {"rule": "drop-appends", "to": [behind], "side": "send", "group": "metadata"}
+    async with cluster.filtered(cluster.others(behind), [starved]) as hunger:
+        old = await cluster.members.add(learner=True, wait=False, via=leader)
+        await eventually(lambda: told_of(cluster, old, by=leader))
+        assert not await told_of(cluster, old, by=behind)
+        replacing = asyncio.create_task(cluster.members.replace(old, wait=False, via=behind))
+        await for_a_while(lambda: is_undecided(replacing), seconds=0.4)
+    assert hunger.bit
+    new = await replacing
+    await eventually(lambda: told_of(cluster, new, by=behind))
+
+
+async def told_of(cluster: ScenarioCluster, node: int, *, by: int) -> bool:
+    """Whether it is a member, as one node has it."""
+    return node in await cluster.members.states(via=by)
+
+
+async def is_undecided(task: asyncio.Task[int]) -> None:
+    """It has neither succeeded nor failed."""
+    assert not task.done(), task
 
 
 async def test_remove_leader_with_uncommitted_log(cluster: ScenarioCluster) -> None:

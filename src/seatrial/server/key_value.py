@@ -18,12 +18,11 @@ from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import Entry
 from seatrial.server.errors import DeadlinePassed, NoLeader, OutcomeUnknown, ProposalLost
+from seatrial.server.read_barriers import RETRY_S, until_current
 from seatrial.server.replica import Replica
 
 CONSISTENCIES: Final = ("linearizable", "lease", "stale")
-RETRY_S: Final = 0.02  # between two attempts while no leader is known
 SESSION_RESEND_S: Final = 0.5  # a write with a session that was not answered by then is sent again
-READ_ATTEMPT_S: Final = 0.5  # a read index request may be lost with its leader: ask again
 
 Precondition: TypeAlias = int | None  # the version the key must have; 0: must not exist; None: whatever it is
 Session: TypeAlias = tuple[bytes, int] | None  # client id, sequence
@@ -57,7 +56,8 @@ class KeyValueService:
         """
         if consistency == "stale" or self._unsafe_stale_reads:
             return self._machine.get(key)
-        await self._read_barrier(timeout_s)
+        self._refuse_if_closed()
+        await until_current(self._replica, timeout_s)
         return self._machine.get(key)
 
     async def put(
@@ -125,22 +125,6 @@ class KeyValueService:
     def _refuse_if_closed(self) -> None:
         if self._replica.closed:
             raise NoLeader("this node takes part in the key-value store no more; ask another one")
-
-    async def _read_barrier(self, timeout_s: float) -> None:
-        self._refuse_if_closed()
-        deadline = self._loop.time() + timeout_s
-        last: Exception | None = None
-        while (left := deadline - self._loop.time()) > 0:
-            try:
-                await asyncio.wait_for(self._replica.read_barrier(), min(READ_ATTEMPT_S, left))
-                return
-            except NoLeader as error:
-                last = error
-                await self._wait_for_change(min(RETRY_S, left))
-            except TimeoutError:
-                last = None
-        seen = f" (last: {last})" if last else ""
-        raise DeadlinePassed(f"no leader vouched for the read within {timeout_s:g} s{seen}", definite=True)
 
     async def _wait_for_change(self, at_most_s: float) -> None:
         """Until something is applied or the leader changes, but not for long."""

@@ -10,7 +10,8 @@
 
 Any node takes them: what is decided is a command to the metadata group, which is passed on to its leader.  Answers come
 when the change is decided, not when it is carried out; GET tells what it waits for.
-Rule: a request that has been carried out already is answered as if it had just been.
+Rule: a request that has been carried out already is answered as if it had just been; what a change is made from, and
+that something does not exist, is said only by what was decided before the request came, however far this node lags.
 Knows nothing of how changes are carried out (`membership`).
 """
 
@@ -47,6 +48,7 @@ from seatrial.server.config import Address, read_address
 from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
 from seatrial.server.http_answers import BadRequest, RefusedRequest, json_response
 from seatrial.server.http_json import NoAnswer, ask_json
+from seatrial.server.read_barriers import until_current
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body")
@@ -196,6 +198,7 @@ class MembersApi:
     async def replace(self, request: Request) -> Response:
         new = await _read(request, NewMember)
         node_id = _node_id(request)
+        await self._be_current()
         if node_id not in self._broker.metadata.nodes and node_id not in self._broker.metadata.removed:
             raise RefusedRequest(404, "UNKNOWN_NODE", f"node {node_id} is no member of this cluster")
         if NodeId(new.node_id) not in self._broker.metadata.nodes or new.raft_addr:
@@ -206,10 +209,13 @@ class MembersApi:
     # ---- one partition ---------------------------------------------------------------------------------------------
 
     async def partition_members(self, request: Request) -> Response:
-        topic, partition = self._partition(request)
         if request.method == "GET":
-            return json_response(200, self._partition_told(topic, partition))
+            if self._partition(request) is None:
+                await self._be_current()
+            return json_response(200, self._partition_told(*self._known_partition(request)))
         change = await _read(request, PartitionChange)
+        await self._be_current()
+        topic, partition = self._known_partition(request)
         dropped = {*change.remove, *change.learners}
         replicas = [n for n in partition.replicas if n not in dropped]
         replicas += [n for n in map(NodeId, change.add) if n not in replicas]
@@ -220,14 +226,18 @@ class MembersApi:
         await self._decide(
             AssignReplicas(topic.topic_id, partition.index, tuple(replicas), tuple(sorted(learners)), change.override)
         )
-        return json_response(202, self._partition_told(*self._partition(request)))
+        return json_response(202, self._partition_told(*self._known_partition(request)))
 
-    def _partition(self, request: Request) -> tuple[Topic, Partition]:
-        name, number = request.path_params["topic"], int(request.path_params["partition"])
-        topic = self._broker.metadata.topics.get(name)
-        if topic is None or number >= len(topic.partitions):
+    def _partition(self, request: Request) -> tuple[Topic, Partition] | None:
+        topic, number = self._broker.metadata.topics.get(request.path_params["topic"]), request.path_params["partition"]
+        return None if topic is None or number >= len(topic.partitions) else (topic, topic.partitions[number])
+
+    def _known_partition(self, request: Request) -> tuple[Topic, Partition]:
+        found = self._partition(request)
+        if found is None:
+            name, number = request.path_params["topic"], request.path_params["partition"]
             raise RefusedRequest(404, "UNKNOWN_TOPIC", f"there is no partition {name}/{number}")
-        return topic, topic.partitions[number]
+        return found
 
     def _partition_told(self, topic: Topic, partition: Partition) -> dict[str, Any]:
         """The group's own configuration only where it has a replica here."""
@@ -251,11 +261,19 @@ class MembersApi:
 
     # ---- deciding --------------------------------------------------------------------------------------------------
 
+    async def _be_current(self) -> None:
+        """Wait until this node has applied whatever the metadata had decided when this was called."""
+        self._refuse_if_closed()
+        await until_current(self._broker.metadata_replica, DECISION_TIMEOUT_S)
+
+    def _refuse_if_closed(self) -> None:
+        if self._broker.hosting.is_closed:
+            raise NoLeader("this node is no member any more; ask another one")
+
     async def _decide(self, command: Command) -> MetadataResult:
         """Have the metadata decide; what it refuses is the answer.  Each of these commands may be sent again."""
         broker = self._broker
-        if broker.hosting.is_closed:
-            raise NoLeader("this node is no member any more; ask another one")
+        self._refuse_if_closed()
         deadline, sent = broker.multiraft.loop.time() + DECISION_TIMEOUT_S, False
         while True:
             encoded = encode_command(command, request_id=broker.new_request_id())

@@ -8,17 +8,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader
 from seatrial.raft.ids import Index
 from seatrial.raft.node import RaftNode
 from seatrial.raft.reads import ReadState
-from seatrial.server.errors import NoLeader
+from seatrial.server.errors import DeadlinePassed, NoLeader
 from seatrial.server.proposals import fail
 
 READ_PATIENCE_US: Final = 2_000_000  # an index that was not answered by then is given up (the caller may ask again)
+READ_ATTEMPT_S: Final = 0.5  # a read index request may be lost with its leader: ask again
+RETRY_S: Final = 0.02  # between two attempts while no leader is known
+
+
+class Readable(Protocol):
+    """What waiting for a linearizable read needs of a replica."""
+
+    def read_barrier(self) -> asyncio.Future[None]: ...
+
+    def changed(self) -> asyncio.Future[None]: ...
+
+
+async def until_current(replica: Readable, timeout_s: float) -> None:
+    """Return when the replica has applied everything that was committed when this was called; asks again meanwhile.
+
+    Raises DeadlinePassed (definite) when no leader could vouch for it in time.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    last: Exception | None = None
+    while (left := deadline - loop.time()) > 0:
+        try:
+            await asyncio.wait_for(replica.read_barrier(), min(READ_ATTEMPT_S, left))
+            return
+        except NoLeader as error:
+            last = error
+            await asyncio.wait([replica.changed()], timeout=min(RETRY_S, left))
+        except TimeoutError:
+            last = None
+    seen = f" (last: {last})" if last else ""
+    raise DeadlinePassed(f"no leader vouched for the read within {timeout_s:g} s{seen}", definite=True)
 
 
 class ReadBatch:
