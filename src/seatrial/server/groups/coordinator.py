@@ -9,7 +9,6 @@ All time is the event loop's; wall-clock times are only written down.  Knows not
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import heappop, heappush
@@ -45,8 +44,8 @@ from seatrial.machines.groups import (
 from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
+from seatrial.server.groups.decisions import Decisions
 
-RETRY_S: Final = 0.02  # a group's record that Raft is too full to take is offered again after this
 READ_TIMEOUT_S: Final = 2.0
 LOST: Final = ErrorCode.NOT_COORDINATOR
 
@@ -79,8 +78,7 @@ class Coordinator:
         self._wall_ms = wall_ms
         self._new_id = new_id
         self._groups: dict[str, ClassicGroup] = {}  # those of which there is more than their record
-        self._writes: dict[str, asyncio.Future[bool]] = {}  # the last one of a group that is not committed yet
-        self._refused: deque[tuple[bytes, asyncio.Future[bool]]] = deque()  # records that Raft was too full for
+        self._decisions = Decisions(log.propose, loop, self._committed)
         self._waiting: dict[asyncio.Future[Any], Any] = {}  # and what to tell them when the lead is lost
         self._deadlines: list[tuple[int, str]] = []
         self._armed: dict[str, int] = {}  # group -> its place in _deadlines
@@ -93,6 +91,7 @@ class Coordinator:
     def close(self) -> None:
         """The lead is lost."""
         self.is_closed = True
+        self._decisions.close()
         if self._timer is not None:
             self._timer.cancel()
         for future, lost in list(self._waiting.items()):
@@ -242,7 +241,7 @@ class Coordinator:
         if error:
             return self._told(error)
         self._groups[group_id] = group  # dead until that is committed
-        written = self._write(group_id, encode_command(DeleteGroup(group_id)))
+        written = self._decisions.write(group_id, encode_command(DeleteGroup(group_id)))
         answer = self._promise(LOST)
         written.add_done_callback(lambda done: _tell(Answer(answer, ErrorCode.NONE)))
         return answer
@@ -272,12 +271,13 @@ class Coordinator:
                 self._answer(group.group_id, effect)
             else:
                 command = SaveGroup(group.group_id, effect.record, self._wall_ms())
-                self._write(group.group_id, encode_command(command))
+                self._decisions.write(group.group_id, encode_command(command))
         self._watch(group)
 
     def _watch(self, group: ClassicGroup) -> None:
         """Keep the group as long as there is more to it than its record, and know when it wants to be looked at."""
-        if (group.is_forgettable or group.state == GroupState.DEAD) and group.group_id not in self._writes:
+        is_over = group.is_forgettable or group.state == GroupState.DEAD
+        if is_over and self._decisions.under_way(group.group_id) is None:
             self._groups.pop(group.group_id, None)
             return
         self._groups[group.group_id] = group
@@ -313,48 +313,11 @@ class Coordinator:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def _write(self, group_id: str, command: bytes) -> asyncio.Future[bool]:
-        """Replicate a decision about a group; the future ends when it is committed, or never if the lead is lost."""
-        written: asyncio.Future[bool] = self._loop.create_future()
-        self._writes[group_id] = written
-        written.add_done_callback(lambda done: self._written(group_id, done))
-        if self._refused:
-            self._refused.append((command, written))
-        else:
-            self._offer(command, written)
-        return written
-
-    def _offer(self, command: bytes, written: asyncio.Future[bool]) -> None:
-        try:
-            proposed = self._log.propose(command)
-        except ProposalDropped:
-            reached("a group's record had to wait until Raft could take it")
-            self._refused.appendleft((command, written))
-            self._loop.call_later(RETRY_S, self._offer_again)
-        except NotLeader:
-            return  # whoever made this coordinator is about to close it
-        else:
-            proposed.add_done_callback(partial(self._proposed, written))
-
-    def _offer_again(self) -> None:
-        """In their order: a later record must not be overtaken by an earlier one."""
-        while self._refused and not self.is_closed:
-            command, written = self._refused.popleft()
-            before = len(self._refused)
-            self._offer(command, written)
-            if len(self._refused) > before:
-                return
-
-    def _proposed(self, written: asyncio.Future[bool], proposed: asyncio.Future[Any]) -> None:
-        if proposed.exception() is None and not self.is_closed:
-            written.set_result(True)
-
-    def _written(self, group_id: str, written: asyncio.Future[bool]) -> None:
-        if self._writes.get(group_id) is written:
-            del self._writes[group_id]
-            group = self._groups.get(group_id)
-            if group is not None:
-                self._watch(group)
+    def _committed(self, group_id: str) -> None:
+        """None of its records is on its way any more."""
+        group = self._groups.get(group_id)
+        if group is not None:
+            self._watch(group)
 
     def _append(self, command: CommitOffsets | ForgetOffsets) -> asyncio.Future[ErrorCode]:
         """Replicate what needs no place among the decisions about its group, or refuse it at once."""
@@ -390,7 +353,7 @@ class Coordinator:
 
     def _answer(self, group_id: str, answer: Answer) -> None:
         """Now, or when what the group has decided before is committed."""
-        written = self._writes.get(group_id)
+        written = self._decisions.under_way(group_id)
         if written is None:
             _tell(answer)
         else:
