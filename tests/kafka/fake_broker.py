@@ -24,6 +24,7 @@ from seatrial.kafka.backend import (
 )
 from seatrial.kafka.codec import message
 from seatrial.kafka.dispatch import ClientContext, Dispatcher
+from seatrial.kafka.preferred_replica import ReplicaView
 from seatrial.kafka.records import patched_batch, record_times
 from seatrial.machines.metadata import (
     CreateTopic,
@@ -54,7 +55,10 @@ class FakePartition:
         self.is_catching_up = False
         self.leader_id = node_id
         self.leader_epoch = 1
-        self.preferred = -1
+        self.views: list[ReplicaView] = []
+        self.told: list[tuple[str, int]] = []  # clients and where they were sent
+        self.vouched_us = 1 << 60  # for ever, unless the test says otherwise
+        self.wanted: list[tuple[int, int]] = []
         self.held = False
         self.refuse_with: Exception | None = None
         self.unreadable = False
@@ -169,8 +173,19 @@ class FakePartition:
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         return self.log.end_offset_for_epoch(epoch)
 
-    def preferred_replica(self, rack: str) -> int:
-        return self.preferred
+    def want_vouched(self, since_us: int, until_us: int) -> None:
+        self.wanted.append((since_us, until_us))
+
+    def vouch(self, at_us: int) -> None:
+        """The leader's word that all that was committed by then is here."""
+        self.vouched_us = at_us
+        self.notify()
+
+    def replica_views(self, client: str) -> list[ReplicaView]:
+        return self.views
+
+    def reader_told(self, client: str, node: int) -> None:
+        self.told.append((client, node))
 
 
 class FakeBroker:
@@ -183,6 +198,7 @@ class FakeBroker:
         self.refuse_metadata: Exception | None = None
         self.metadata = MetadataMachine()
         self.partitions: dict[tuple[str, int], FakePartition] = {}
+        self.clock_us = 1_000_000_000
         self._index = 0
         self._ids = 0
         self._groups: FakeGroups | None = None
@@ -221,6 +237,9 @@ class FakeBroker:
 
     is_joining = False
 
+    def now_us(self) -> int:
+        return self.clock_us
+
     def alive_nodes(self) -> Sequence[int]:
         return self.alive
 
@@ -256,13 +275,15 @@ class Wire:
         self.broker = broker
         self.client = ClientContext("test")
         self.dispatcher = Dispatcher(as_backend(broker), BrokerSettings(**settings))
+        self.client_id = "test"
         self._correlation = 0
 
     def start(self, key: ApiKey, version: int, /, **fields: Any) -> Any:
         """What the dispatcher gives for a request."""
         api = APIS[key]
         codec = message(f"{api.message}Request")
-        return self.start_frame(request_frame(key, version, codec.encode(codec.new(**fields), version)))
+        body = codec.encode(codec.new(**fields), version)
+        return self.start_frame(request_frame(key, version, body, client_id=self.client_id))
 
     def start_frame(self, frame: bytes) -> Any:
         return self.dispatcher.handle(frame, self.client)
@@ -273,9 +294,13 @@ class Wire:
         return decode_response(key, version, started if isinstance(started, list) else await started)
 
 
-def request_frame(key: int, version: int, body: bytes | bytearray, correlation_id: int = 77) -> bytes:
+def request_frame(
+    key: int, version: int, body: bytes | bytearray, correlation_id: int = 77, client_id: str = "test"
+) -> bytes:
     flexible = key in APIS and version >= APIS[key].flexible_from
-    return struct.pack(">hhih", key, version, correlation_id, 4) + b"test" + (b"\0" if flexible else b"") + bytes(body)
+    name = client_id.encode()
+    head = struct.pack(">hhih", key, version, correlation_id, len(name)) + name
+    return head + (b"\0" if flexible else b"") + bytes(body)
 
 
 def decode_response(key: ApiKey, version: int, buffers: Sequence[Buffer], correlation_id: int = 77) -> Any:

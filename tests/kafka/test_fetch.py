@@ -24,6 +24,14 @@ def append(partition: FakePartition, *values: bytes) -> None:
     partition.append(encode_append(batch(values), record_count=len(values), max_timestamp=1000))
 
 
+def append_as_follower(partition: FakePartition, *values: bytes) -> None:
+    """What the leader, which is elsewhere, has committed."""
+    partition.is_leader = True
+    append(partition, *values)
+    partition.is_leader = False
+    partition.notify()
+
+
 def wanted(*partitions: tuple[int, int], epoch: int = -1, max_bytes: int = 1 << 20) -> list[Any]:
     """(partition, offset) each."""
     structure = message("FetchRequest").structure("FetchPartition")
@@ -273,22 +281,51 @@ def test_a_follower_serves_up_to_its_own_high_watermark_where_allowed() -> None:
     asyncio.run(scenario())
 
 
-def test_a_follower_without_a_leader_sends_clients_away() -> None:
+def test_a_follower_without_a_leader_serves_what_it_has_and_then_sends_clients_away() -> None:
+    """The records are committed; only that there are no more of them it cannot say."""
+
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].lead(1, leader_id=-1, is_leader=False)
-        (answer,) = await fetch(Wire(broker), (0, 0), wait_ms=LONG_MS)
+        partition = broker.partitions["t", 0]
+        append(partition, b"a")
+        partition.lead(1, leader_id=-1, is_leader=False)
+        wire = Wire(broker, leader_patience_ms=20)
+        (answer,) = await fetch(wire, (0, 0))
+        assert (answer.error_code, offsets_in(answer)) == (ErrorCode.NONE, [(0, 1)])
+        began = time.monotonic()
+        (answer,) = await fetch(wire, (0, 1), wait_ms=LONG_MS)
+        assert 0.015 < time.monotonic() - began < 0.9
+        assert (answer.error_code, answer.records, answer.high_watermark) == (6, b"", 1)
+        (answer,) = await fetch(wire, (0, 1), wait_ms=0)
         assert answer.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
 
     asyncio.run(scenario())
 
 
-def test_a_loss_of_leadership_ends_the_wait() -> None:
+def test_a_wait_outlasts_an_election() -> None:
+    async def scenario() -> None:
+        broker = broker_with_topic()
+        partition = broker.partitions["t", 0]
+        partition.lead(1, leader_id=2, is_leader=False)
+        task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS))
+        await asyncio.sleep(0)
+        partition.lead(2, leader_id=-1, is_leader=False)
+        await asyncio.sleep(0)
+        partition.lead(2, leader_id=3, is_leader=False)
+        append_as_follower(partition, b"x")
+        (answer,) = await asyncio.wait_for(task, 1)
+        assert (answer.error_code, offsets_in(answer)) == (ErrorCode.NONE, [(0, 1)])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("leader_id", [-1, 2])
+def test_who_came_to_the_leader_is_sent_away_when_it_leads_no_more(leader_id: int) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
         task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS))
         await asyncio.sleep(0)
-        broker.partitions["t", 0].lead(2, leader_id=-1, is_leader=False)
+        broker.partitions["t", 0].lead(2, leader_id=leader_id, is_leader=False)
         (answer,) = await asyncio.wait_for(task, 1)
         assert answer.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
 
@@ -305,25 +342,6 @@ def test_the_client_s_leader_epoch_must_be_the_current_one(epoch: int, error: in
         broker.partitions["t", 0].lead(3, leader_id=1, is_leader=True)
         (answer,) = await fetch(Wire(broker), (0, 0), epoch=epoch)
         assert answer.error_code == error
-
-    asyncio.run(scenario())
-
-
-def test_a_client_with_a_rack_is_sent_to_the_better_replica_at_once() -> None:
-    async def scenario() -> None:
-        broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
-        append(partition, b"a")
-        partition.preferred = 2
-        wire = Wire(broker)
-        (answer,) = await fetch(wire, (0, 0), rack_id="rack2", wait_ms=LONG_MS)
-        assert (answer.error_code, answer.preferred_read_replica, answer.records) == (0, 2, b"")
-        for version, rack in ((12, ""), (10, "rack2")):  # no rack, or a version without the field
-            (answer,) = await fetch(wire, (0, 0), rack_id=rack, version=version)
-            assert answer.records
-        partition.preferred = 1  # this node itself: stay
-        (answer,) = await fetch(wire, (0, 0), rack_id="rack1")
-        assert answer.preferred_read_replica == -1 and answer.records
 
     asyncio.run(scenario())
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from seatrial.kafka.group_settings import GroupSettings
+from seatrial.kafka.preferred_replica import ReplicaView
 from seatrial.machines.metadata import MetadataMachine, MetadataResult
 from seatrial.machines.partition_log import AppendOutcome
 
@@ -140,8 +141,18 @@ class PartitionBackend(Protocol):
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """(epoch, end offset) of the last epoch at or below `epoch`, as `PartitionLog.end_offset_for_epoch`."""
 
-    def preferred_replica(self, rack: str) -> int:
-        """The caught-up replica that a client in `rack` should read from (KIP-392); -1: stay here."""
+    @property
+    def vouched_us(self) -> int:
+        """All that was committed by then, on the backend's clock, is shown here; -1 where that is not known."""
+
+    def want_vouched(self, since_us: int, until_us: int) -> None:
+        """Have `vouched_us` rise to `since_us`, which is no later than now, if it can by `until_us`; then `changed`."""
+
+    def replica_views(self, client: str) -> Sequence[ReplicaView]:
+        """On the leader: all replicas, as far as it knows them; `client` is not counted as a reader."""
+
+    def reader_told(self, client: str, node: int) -> None:
+        """The client is to read from that node from now on."""
 
 
 class Backend(Protocol):
@@ -168,6 +179,9 @@ class Backend(Protocol):
     @property
     def is_joining(self) -> bool:
         """This node is to join a cluster, and knows of no broker yet, not even that it is one."""
+
+    def now_us(self) -> int:
+        """A clock that never goes back, in microseconds."""
 
     def alive_nodes(self) -> Sequence[int]:
         """Ids of the nodes that are thought to be up, this one included; sorted."""
@@ -200,5 +214,8 @@ class BrokerSettings:
     max_message_bytes: int = 1 << 20  # of one record batch, as Kafka's message.max.bytes
     fetch_max_bytes: int = 55 << 20  # of one Fetch response, as Kafka's fetch.max.bytes
     fetch_from_followers: bool = True  # KIP-392
+    follower_staleness_max_ms: int = 10_000  # of what a follower shows; 0: as old as it is
+    spread_readers: bool = False  # also those without a rack, over all replicas
+    leader_patience_ms: int = 1_000  # how long a fetch waits for a leader to be there, and to vouch
     metadata_timeout_ms: int = 15_000  # for a command of ours, where the client names no timeout
     groups: GroupSettings = field(default_factory=GroupSettings)

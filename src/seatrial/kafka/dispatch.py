@@ -121,7 +121,7 @@ class Dispatcher:
         if api.key == ApiKey.PRODUCE:
             return produce.serve(self._backend, self._settings, data, position, version, reply)
         if api.key == ApiKey.FETCH:
-            return fetch.serve(self._backend, self._settings, data, position, version, reply)
+            return fetch.serve(self._backend, self._settings, client, data, position, version, reply)
         request, _ = message(f"{api.message}Request").decode(data, position, version)
         handler = HANDLERS.get(api.key) or group_handlers()[api.key]
         answer = handler(Call(self._backend, self._settings, client, version, request))

@@ -155,6 +155,9 @@ class Broker:
     def is_joining(self) -> bool:
         return self.directory.joined and not self.metadata.nodes
 
+    def now_us(self) -> int:
+        return self._clock.now_us()
+
     def alive_nodes(self) -> Sequence[int]:
         """This node, and the registered ones that were heard a moment ago."""
         now_us, peers = self._clock.now_us(), self.multiraft.transport.peers()

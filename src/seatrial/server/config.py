@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Durability: TypeAlias = Literal["fsync", "os"]
 TransportName: TypeAlias = Literal["framed", "grpc"]
+ReplicaSelector: TypeAlias = Literal["rack", "load"]
 UNSAFE_SWITCHES = frozenset({"ack-before-commit", "forget-vote", "stale-reads"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOIN_WAIT = "wait"  # --join wait: an operator adds the node
@@ -77,6 +78,8 @@ class ServerConfig:
     election_timeout_ms: int = 300
     lease_reads: bool = False
     fetch_from_followers: bool = True
+    follower_staleness_max_ms: int = 10_000
+    replica_selector: ReplicaSelector = "rack"
     default_replication_factor: int = 3
     auto_create_topics: bool = False
     max_message_bytes: int = 1 << 20
@@ -255,6 +258,21 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("lease-reads", read_boolean, LEASE_READS_HELP, "false", "BOOL"),
     Option("fetch-from-followers", read_boolean, "followers serve what is committed", "true", "BOOL"),
+    Option(
+        "follower-staleness-max-ms",
+        read_integer(0, 3_600_000),
+        "how old what a follower shows may be, by its leader's word; 0: as old as it is",
+        "10000",
+        "MS",
+    ),
+    Option(
+        "replica-selector",
+        read_choice("rack", "load"),
+        "where consumers read: rack: in their own rack, else from the leader; load: also those without one, wherever "
+        "the fewest read",
+        "rack",
+        "NAME",
+    ),
     Option("default-replication-factor", read_integer(1, 99), "for topics that ask for -1", "3", "N"),
     Option("auto-create-topics", read_boolean, "create topics that clients ask for", "false", "BOOL"),
     Option("max-message-bytes", read_integer(1024, 1 << 30), "largest record batch", str(1 << 20), "BYTES"),

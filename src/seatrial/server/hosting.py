@@ -24,6 +24,7 @@ from seatrial.server.hosted import HostedReplica
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.partition import HostedPartition, predict_outcome
+from seatrial.server.readers import Readers
 from seatrial.server.replica import Replica, ReplicaOptions
 from seatrial.storage.errors import DamagedLog, GroupBeingRemoved
 
@@ -61,6 +62,7 @@ class Hosting:
         self._metadata = metadata
         self._logger = logger
         self._alive = alive
+        self._readers = Readers()
         self._replica_gone = replica_gone
         self._predicts = predicts
         self._make_coordinator = make_coordinator
@@ -146,7 +148,7 @@ class Hosting:
             if hosted is not None:
                 hosted.placement = partition
             elif self._up_to_date or partition.group in self._stored:
-                self._to_open.append(key)
+                self._want_open(key)
             else:
                 reached("a replica of which nothing is stored was held off until the metadata was known to be new")
             return
@@ -165,15 +167,22 @@ class Hosting:
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
+    def _want_open(self, key: Key) -> None:
+        """Shards of consumer groups first: all members of a group wait for one of them."""
+        if key[0] == GROUPS_TOPIC:
+            self._to_open.appendleft(key)
+        else:
+            self._to_open.append(key)
+
     def _open_some(self) -> None:
         """A few a loop turn: opening touches the disk, and heartbeats must not wait for a thousand of them."""
         self._opening = True
-        if not self._multiraft.may_campaign:
-            self._multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
-            return
         for _ in range(OPEN_A_TURN):
             if not self._to_open:
                 self._opening = False
+                return
+            if not self._multiraft.may_campaign:
+                self._multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
                 return
             key = self._to_open.popleft()
             topic = self._metadata.topics.get(key[0])
@@ -204,7 +213,7 @@ class Hosting:
         if not first:
             self._logger.info("replica_moves_in", group=name)
         if first and partition.replicas[0] == self._node_id and replica.node.term == 0:
-            replica.campaign()  # new: the preferred leader need not wait for anybody's election timeout
+            self._multiraft.campaign(replica)  # new: the preferred leader need not wait for anybody's election timeout
 
     def _open_log(self, name: str, topic: Topic, partition: Partition) -> Replica:
         machine = PartitionLog()
@@ -212,7 +221,9 @@ class Hosting:
         options = ReplicaOptions(keep_entries=None, predict=predict)
         first = partition.first_configuration(self._node_id)
         replica = self._multiraft.open(partition.group, name, machine, first, options)
-        hosted = HostedPartition(topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive)
+        hosted = HostedPartition(
+            topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive, readers=self._readers
+        )
         self.partitions[topic.name, partition.index] = hosted
         return replica
 

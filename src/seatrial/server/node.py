@@ -338,6 +338,8 @@ def broker_settings(config: ServerConfig) -> BrokerSettings:
         default_replication_factor=min(factor, len(config.voters)) if config.voters else factor,
         max_message_bytes=config.max_message_bytes,
         fetch_from_followers=config.fetch_from_followers,
+        follower_staleness_max_ms=config.follower_staleness_max_ms,
+        spread_readers=config.replica_selector == "load",
         groups=group_settings(config),
     )
 

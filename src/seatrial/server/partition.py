@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from seatrial.env import Buffer
 from seatrial.kafka import backend
+from seatrial.kafka.preferred_replica import ReplicaView
 from seatrial.kafka.records import patched_batch, record_times
 from seatrial.machines.metadata import Partition as Placement
 from seatrial.machines.metadata import Topic
@@ -19,8 +20,10 @@ from seatrial.machines.partition_log import COMMAND_HEAD, AppendError, AppendOut
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.messages import Entry
+from seatrial.server.freshness import Freshness
 from seatrial.server.hosted import HostedReplica
 from seatrial.server.lag import Lag, LagMemory
+from seatrial.server.readers import Readers
 from seatrial.server.replica import Replica
 from seatrial.storage.errors import StorageError
 
@@ -39,6 +42,7 @@ class HostedPartition(HostedReplica):
         *,
         rack_of: Callable[[NodeId], str],
         alive: Callable[[], Sequence[int]],
+        readers: Readers,
     ) -> None:
         super().__init__(topic, placement, replica, alive=alive)
         self.machine = machine
@@ -46,17 +50,39 @@ class HostedPartition(HostedReplica):
         self.read_bytes = 0
         self._past = LagMemory()
         self._rack_of = rack_of
+        self._readers = readers
+        self._freshness = Freshness(replica)
 
-    # ---- leadership ------------------------------------------------------------------------------------------------
+    # ---- who reads where, and how fresh what they see is -------------------------------------------------------------
 
-    def preferred_replica(self, rack: str) -> int:
-        """A caught-up follower in the client's rack, asked of a leader in another one; -1: stay (KIP-392)."""
-        node = self.replica.node
-        me = node.status().node_id
-        if not rack or not node.is_leader or self._rack_of(me) == rack:
-            return -1
-        near = sorted(n for n in self.in_sync if n != me and self._rack_of(NodeId(n)) == rack)
-        return near[0] if near else -1
+    @property
+    def vouched_us(self) -> int:
+        return self._freshness.vouched_us
+
+    def want_vouched(self, since_us: int, until_us: int) -> None:
+        self._freshness.want(since_us, until_us)
+
+    def replica_views(self, client: str) -> list[ReplicaView]:
+        me = int(self.replica.node.status().node_id)
+        reader = (client, self.topic, self.partition)
+        lags = {me: Lag(0, 0.0), **self.follower_lag(self.replica.host.now_us())}
+        up = set(self._alive())
+        return [
+            ReplicaView(
+                node=node,
+                rack=self._rack_of(NodeId(node)),
+                is_up=node in up,
+                start_offset=self.log_start_offset,
+                end_offset=self.high_watermark - lags[node].offsets,
+                lag_s=lags[node].seconds,
+                readers=self._readers.count(node, besides=reader),
+            )
+            for node in self.replicas
+            if node in lags
+        ]
+
+    def reader_told(self, client: str, node: int) -> None:
+        self._readers.told((client, self.topic, self.partition), node, self.replica.host.now_us())
 
     def remember_for_lag(self, now_us: int) -> None:
         if self.is_leader:

@@ -174,6 +174,10 @@ class Replica:
         self.host.mark_dirty(self)
         return future
 
+    def now_us(self) -> int:
+        """The host's clock."""
+        return self.host.now_us()
+
     def changed(self) -> asyncio.Future[None]:
         """Ends at the next apply or change of role, leader or members; shared by all that wait, so never cancel it."""
         if self._change is None:
@@ -214,7 +218,7 @@ class Replica:
         self.closed = True
         self.proposals.close()
         self.reads.close()
-        self._wake_watchers()
+        self.wake_watchers()
 
     # ---- the wiring ------------------------------------------------------------------------------------------------
 
@@ -250,7 +254,7 @@ class Replica:
             self._role_changed()
         if ready.configuration_changed is not None:
             self.host.configuration_changed(self)
-            self._wake_watchers()
+            self.wake_watchers()
         if ready.committed:
             self._apply(ready.committed)
         if ready.reads:
@@ -286,7 +290,7 @@ class Replica:
         self._applied_since_snapshot = self._bytes_since_snapshot = 0
         self.proposals.skipped_to(self.last_applied)
         self.reads.applied(self.last_applied)
-        self._wake_watchers()
+        self.wake_watchers()
 
     def _apply(self, committed: Sequence[Entry]) -> None:
         apply, proposals = self.machine.apply, self.proposals
@@ -303,20 +307,21 @@ class Replica:
         self._applied_since_snapshot += len(committed)
         self._bytes_since_snapshot += size
         self.reads.applied(self.last_applied)
-        self._wake_watchers()
+        self.wake_watchers()
         self._consider_snapshot()
 
     def _role_changed(self) -> None:
         if not self.node.is_leader and self.proposals.waiters:
             self.host.loop.call_later(self.options.grace_us / 1e6, self._give_up, self.proposals.waiters[-1].term)
         self.host.role_changed(self)
-        self._wake_watchers()
+        self.wake_watchers()
 
     def _give_up(self, term: Term) -> None:
         if not (self.node.is_leader and self.node.term == term):
             self.proposals.give_up(term)
 
-    def _wake_watchers(self) -> None:
+    def wake_watchers(self) -> None:
+        """End what `changed` gave out: there is something to look at anew."""
         if self._change is not None:
             change, self._change = self._change, None
             if not change.done():

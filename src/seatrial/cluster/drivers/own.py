@@ -24,6 +24,7 @@ FLAGS = (
     "durability",
     "election_timeout_ms",
     "fetch_from_followers",
+    "follower_staleness_max_ms",
     "heartbeat_ms",
     "lease_reads",
     "log_level",
@@ -33,6 +34,7 @@ FLAGS = (
     "raft_tls_cert",
     "raft_tls_key",
     "raft_tls_name",
+    "replica_selector",
     "test_hooks",
     "transport",
     "unsafe",  # planted bugs: one name, or a list of them
