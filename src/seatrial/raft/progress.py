@@ -61,6 +61,7 @@ class Progress:
         "paused",
         "proven_from",
         "responded",
+        "sent_us",
         "snapshot",
         "snapshot_offset",
         "state",
@@ -74,7 +75,8 @@ class Progress:
         self.next_index = next_index
         self.window = window
         self.paused = False  # PROBE: one message is out and not yet answered
-        self.responded = True  # has anything been acknowledged since the last heartbeat's answer?
+        self.responded = True  # has anything been acknowledged since the last beat that it was not asked to answer?
+        self.sent_us = 0  # when it was last sent anything but a beat
         self.commit_sent = 0  # the highest commit index it was sent
         self.acked_round = 0  # the highest heartbeat round that it answered
         self.last_response_us = now_us

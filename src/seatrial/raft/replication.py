@@ -61,6 +61,7 @@ def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool
             return False
         batch = leadership.batch = Batch(first, prev_term, log.entries(first, core.config.max_message_bytes))
     progress.commit_sent = commit = log.commit_index
+    progress.sent_us = core.now_us
     core.messages.append(
         AppendEntries(core.node_id, progress.node_id, core.term, first - 1, batch.prev_term, commit, batch.entries)
     )
@@ -70,10 +71,9 @@ def _send_append(core: Core, leadership: Leadership, progress: Progress) -> bool
 
 def _send_commit(core: Core, progress: Progress) -> None:
     """Nothing else is on its way to the peer that would bring the commit index."""
-    commit_index, match_index = core.log.commit_index, progress.match_index
-    progress.commit_sent = commit_index
-    known = match_index if match_index < commit_index else commit_index
-    core.messages.append(Heartbeat(core.node_id, progress.node_id, core.term, known, 0))
+    progress.commit_sent = core.log.commit_index
+    progress.sent_us = core.now_us
+    _send_heartbeat(core, progress, 0)
 
 
 def _send_empty(core: Core, progress: Progress) -> bool:
@@ -187,16 +187,44 @@ def beat(core: Core, leadership: Leadership) -> None:
         if core.leadership is not leadership:
             return
     begin_round(core, leadership)
-    broadcast_heartbeat(core, leadership)
+    if leadership.lease.is_on or len(leadership.reads) or leadership.transfer_to is not None:
+        broadcast_heartbeat(core, leadership)
+    else:
+        _beat_where_needed(core, leadership)
+
+
+def _beat_where_needed(core: Core, leadership: Leadership) -> None:
+    """Nothing waits for this very round: a beat is for idle times (§5.2), an answer for when there was none lately."""
+    config, now_us = core.config, core.now_us
+    enough_us = config.election_timeout_us // 2 - config.heartbeat_us  # the next beat may be late to ask, or get lost
+    just_now_us = now_us - config.heartbeat_us // 2
+    for progress in leadership.peers:
+        waits = len(progress.window) > 0
+        if (
+            progress.state != REPLICATE
+            or now_us - progress.last_response_us >= enough_us
+            or (waits and not progress.responded)
+        ):
+            _send_heartbeat(core, progress, leadership.round)
+            continue
+        if waits:
+            progress.responded = False  # by the next beat it should have answered something
+        if progress.sent_us <= just_now_us:
+            _send_heartbeat(core, progress, 0)
 
 
 def broadcast_heartbeat(core: Core, leadership: Leadership) -> None:
-    term = core.term
-    commit_index = core.log.commit_index
+    """Ask everyone for an answer to the present round."""
     for progress in leadership.peers:
-        # Beyond its match index a peer may still hold entries that conflict with the leader's.
-        commit = progress.match_index if progress.match_index < commit_index else commit_index
-        core.messages.append(Heartbeat(core.node_id, progress.node_id, term, commit, leadership.round))
+        _send_heartbeat(core, progress, leadership.round)
+
+
+def _send_heartbeat(core: Core, progress: Progress, round_: int) -> None:
+    """round_: to answer; 0: no answer is needed."""
+    # Beyond its match index a peer may still hold entries that conflict with the leader's.
+    commit_index, match_index = core.log.commit_index, progress.match_index
+    known = match_index if match_index < commit_index else commit_index
+    core.messages.append(Heartbeat(core.node_id, progress.node_id, core.term, known, round_))
 
 
 def on_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
@@ -216,7 +244,7 @@ def on_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
 
 
 def _recover_lost(core: Core, leadership: Leadership, progress: Progress) -> None:
-    """The peer answers heartbeats; if nothing else was answered for a whole heartbeat, it or its answer was lost."""
+    """The peer answers heartbeats; if nothing else was answered since the last beat, it or its answer was lost."""
     if progress.state == PROBE:
         progress.paused = False
         leadership.dirty = True

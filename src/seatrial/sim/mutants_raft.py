@@ -199,8 +199,8 @@ REPLICATION_MUTANTS: Final = (
         summary="A heartbeat carries the leader's commit index to followers that may hold other entries there.",
         source="etcd-io/raft `sendHeartbeat`: min(match, committed)",
         module=_REPLICATION,
-        before="commit = progress.match_index if progress.match_index < commit_index else commit_index",
-        after="commit = commit_index",
+        before="known = match_index if match_index < commit_index else commit_index",
+        after="known = commit_index",
         level="core",
     ),
     Mutant(
