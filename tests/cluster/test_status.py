@@ -62,6 +62,15 @@ def test_consensus_is_one_leader_and_equal_figures_on_all() -> None:
     assert disagreement({**same, 3: [says(3, 3)]}, [1, 2, 3]) == "group kv has 2 leaders"
 
 
+def test_no_consensus_while_entries_are_stored_that_are_not_committed_or_applied_yet() -> None:
+    """As after a restart of all: they agree on a commit index that is behind what they acknowledged before it."""
+    behind = {node: [says(node, 1, last_index=9)] for node in (1, 2, 3)}
+    reason = disagreement(behind, [1, 2, 3])
+    assert reason is not None and "applied 7 of 7 committed of 9" in reason
+    assert disagreement({node: [says(node, 1, last_index=7)] for node in (1, 2, 3)}, [1, 2, 3]) is None
+    assert disagreement({node: [says(node, 1, last_applied=6)] for node in (1, 2, 3)}, [1, 2, 3]) is not None
+
+
 def test_consensus_compares_a_group_only_among_the_nodes_that_hold_it() -> None:
     statuses = {node: [says(node, 1)] for node in (1, 2, 3)}
     statuses[2].append(says(2, 2, group="topic/0", term=9))

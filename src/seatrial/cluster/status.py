@@ -79,8 +79,9 @@ def agreed_leader(statuses: StatusByNode, group: str, nodes: Collection[int]) ->
 def disagreement(statuses: StatusByNode, nodes: Collection[int]) -> str | None:
     """Why the nodes are not in consensus, or None when they are.
 
-    Consensus: every node answers, and in every group one leader, and the same term, commit index and applied index on
-    all nodes that hold the group.
+    Consensus: every node answers, and in every group one leader, the same term, commit index and applied index on all
+    nodes that hold the group, and all that any of them has in its log committed and applied: after a restart nodes
+    agree for a while on less than was acknowledged.
     """
     for node in sorted(nodes):
         answers = statuses.get(node, ())
@@ -96,4 +97,10 @@ def disagreement(statuses: StatusByNode, nodes: Collection[int]) -> str | None:
             values = {s.node: getattr(s, name) for s in answers_of_group}
             if len(set(values.values())) > 1:
                 return f"group {group}: {name} differs: {values}"
+        for status in answers_of_group:
+            figures = (status.last_applied, status.commit_index, status.last_index)
+            if len({figure for figure in figures if figure is not None}) > 1:
+                applied, committed, last = figures
+                of_all = f"{applied} of {committed} committed of {last} entries"
+                return f"group {group}: node {status.node} has applied {of_all}"
     return None
