@@ -60,7 +60,7 @@ def test_correct_code_is_valid_on_every_seed(first: int) -> None:
 
 
 def test_an_idle_cluster_has_one_timer_a_node() -> None:
-    """A leader's beats, answers to a third to a half of them, and the timers' own events: one armed twice doubles them."""
+    """A leader's beats, an answer to each second or third, and the timers' own events: one armed twice doubles them."""
     cluster = CoreCluster(Case(level="core", seed=1, nodes=5))
     cluster.run_until_leader()
     before = cluster.world.events
