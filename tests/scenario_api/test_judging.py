@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +15,7 @@ from seatrial.cluster.errors import DeadlineExceeded
 from seatrial.history import OpType
 from seatrial.scenario import CheckFailed, NeverSo, Refused, ScenarioCluster, Simulation, Unavailable, eventually
 from seatrial.scenario.records import recorded
+from seatrial.sim.world import EventStorm
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., Any]
@@ -176,6 +180,44 @@ def test_a_simulation_goes_on_where_it_was_and_ends_by_its_virtual_deadline() ->
     with pytest.raises(DeadlineExceeded, match="kv: follower"):
         simulation.run(endless, virtual_s=2)
     assert "leader" in " ".join(simulation.cluster.last_state().values())
+    simulation.close()
+
+
+def test_a_scenario_that_ran_out_of_time_cleans_up_while_the_world_still_goes(simulate: Run) -> None:
+    cleaned_up = []
+
+    async def endless(cluster: ScenarioCluster) -> None:
+        async with cluster.isolate(await cluster.wait_for_leader()):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(1)
+                cleaned_up.append(await cluster.leader("kv"))
+
+    with pytest.raises(DeadlineExceeded):
+        simulate(endless, virtual_s=5)
+    assert cleaned_up and cleaned_up[0] is not None
+
+
+def test_a_scenario_is_dropped_in_silence_where_its_world_cannot_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: complaints.append(f"{unraisable}"))
+
+    def dropped() -> weakref.ref[Simulation]:
+        simulation = Simulation(seed=4, nodes=3)
+
+        async def storm(cluster: ScenarioCluster) -> None:
+            await cluster.kv.put("x", 1)
+            simulation.hosts.world.events_max = 1
+            await asyncio.Event().wait()
+
+        with pytest.raises(EventStorm):
+            simulation.run(storm)
+        return weakref.ref(simulation)
+
+    alive = dropped()
+    gc.collect()
+    assert alive() is None and not complaints
 
 
 def test_options_that_no_server_has_are_refused_before_anything_runs() -> None:

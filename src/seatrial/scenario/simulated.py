@@ -10,6 +10,7 @@ Knows nothing of pytest.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from seatrial.trial.simulated_cluster import SimulatedCluster
 T = TypeVar("T")
 Body = Callable[[ScenarioCluster], Coroutine[Any, Any, T]]
 VIRTUAL_S = 60.0
+CLOSE_S = 10.0
 HTTP_ANSWER_S = 120.0  # who asks has a limit of its own
 
 
@@ -48,12 +50,14 @@ class Simulation:
         inner = SimulatedCluster(self.hosts, driver, Rng(seed).child("simulated"))
         self.cluster = ScenarioCluster(inner, SimulatedSurroundings(self.hosts, inner), seed=seed)
         self._boot = boot
+        self._overdue: asyncio.Task[Any] | None = None  # what did not end in its time, as it stands
 
     def run(self, body: Body[T], *, virtual_s: float = VIRTUAL_S) -> T:
         """Start the nodes (the first time, where they shall be), then the test; its result, or what it raised.
 
         It may be called again, for what comes before and after a test: time goes on where it was.
-        Raises DeadlineExceeded when it is not over after so many virtual seconds, BrokenPromise, SimEscape, EventStorm.
+        Raises DeadlineExceeded when it is not over after so many virtual seconds (it then stands still, to be looked
+        at, until `close`), BrokenPromise, SimEscape, EventStorm.
         """
         hosts = self.hosts
         task = hosts.harness.spawn(self._whole(body), name="scenario")
@@ -61,6 +65,7 @@ class Simulation:
         failure = task.exception() if over else None
         if not over:
             failure = DeadlineExceeded("end of the scenario", virtual_s, self.cluster.last_state())
+            self._overdue = task
         found = list(hosts.observer.violations.values())
         if found:
             raise BrokenPromise(found) from failure
@@ -74,12 +79,22 @@ class Simulation:
             self._boot = False
             await self.cluster.start_all()
         try:
-            return await body(self.cluster)
+            result = await body(self.cluster)
+        except GeneratorExit:  # the world has stopped for good, and with it everybody who could be asked
+            raise
         except BaseException:
             await self.cluster.look()
-            raise
-        finally:
             await self.cluster.close()
+            raise
+        await self.cluster.close()
+        return result
+
+    def close(self) -> None:
+        """End what ran out of time, if anything did: it is cancelled, and has CLOSE_S virtual seconds to clean up."""
+        if self._overdue is not None:
+            self._overdue.cancel()
+            run_world(self.hosts.world, self.hosts.world.now_us + int(CLOSE_S * 1_000_000), until=self._overdue)
+            self._overdue = None
 
 
 def simulated(
@@ -92,7 +107,11 @@ def simulated(
     virtual_s: float = VIRTUAL_S,
 ) -> T:
     """Run one scenario in the simulator, in this process."""
-    return Simulation(seed=seed, nodes=nodes, options=options, boot=boot).run(body, virtual_s=virtual_s)
+    simulation = Simulation(seed=seed, nodes=nodes, options=options, boot=boot)
+    try:
+        return simulation.run(body, virtual_s=virtual_s)
+    finally:
+        simulation.close()
 
 
 class SimulatedSurroundings:
