@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from struct import pack, unpack
 from typing import Any
@@ -181,6 +182,23 @@ def test_a_frame_that_cannot_be_closes_its_own_connection_and_says_why(garbage: 
         assert (await answer(healthy_reader))[2:] == b"still here"
 
     run(scenario, frame_bytes=1 << 20)
+
+
+def test_what_is_declared_takes_no_memory_until_it_comes() -> None:
+    async def scenario(bench: Bench) -> None:
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                _, writer = await bench.connect()
+                writer.write(pack(">i", 99 << 20) + bytes(100_000))
+                writer.close()
+            missing = f"{(99 << 20) - 100_000} bytes"
+            await bench.until(lambda: [line["missing"] for line in bench.lines] == [missing] * 20)
+            assert tracemalloc.get_traced_memory()[1] < 99 << 20
+        finally:
+            tracemalloc.stop()
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("part", [2, 50, 40_000])

@@ -24,7 +24,7 @@ from seatrial.server.logs import Logger
 SIZE = Struct(">i")
 SMALL_FRAME = 16 << 10  # larger ones are received straight into a buffer of their own
 RECEIVE_BYTES = 64 << 10
-
+GROWTH = 4  # a large frame's buffer is at most so many times as large as what has come of it
 
 Response: TypeAlias = list[Buffer]  # whole frames, their lengths included
 
@@ -72,8 +72,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._start = 0  # of what is not parsed yet, in _buffer
         self._end = 0
-        self._large: bytearray | None = None  # a large frame on its way in, and how much of it is there
-        self._large_have = 0
+        self._large: bytearray | None = None  # a large frame on its way in: the buffer, how much of it is there, of
+        self._large_have = self._large_size = 0  # how much.  It grows with what comes: whoever declares pays first.
         self._slots: deque[Slot] = deque()
         self._in_flight_bytes = 0
         self._tasks: set[asyncio.Future[Response]] = set()
@@ -100,7 +100,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             task.cancel()
         self._slots.clear()
         if self._large is not None or self._end > self._start:
-            missing = "the frame's size" if self._large is None else f"{len(self._large) - self._large_have} bytes"
+            missing = "the frame's size" if self._large is None else f"{self._large_size - self._large_have} bytes"
             self._listener.logger.info("kafka_half_frame", peer=self._peer, missing=missing)
 
     def pause_writing(self) -> None:
@@ -114,6 +114,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._large is not None:
+            if self._large_have == len(self._large):  # here, for nobody holds a view of it now
+                more = min(self._large_size, GROWTH * self._large_have) - self._large_have
+                self._large.extend(bytes(more))
             return memoryview(self._large)[self._large_have :]
         if self._start == self._end:
             self._start = self._end = 0
@@ -128,7 +131,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             return
         if self._large is not None:
             self._large_have += count
-            if self._large_have < len(self._large):
+            if self._large_have < self._large_size:
                 return
             frame, self._large = self._large, None
             self._handle(memoryview(frame))
@@ -154,9 +157,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 self._start = begin + size
                 self._handle(memoryview(frame))
             elif size > SMALL_FRAME:
-                self._large = bytearray(size)
+                self._large = bytearray(min(size, max(RECEIVE_BYTES, GROWTH * have)))
                 self._large[:have] = self._view[begin : self._end]
-                self._large_have = have
+                self._large_have, self._large_size = have, size
                 self._start = self._end = 0
                 return
             else:

@@ -286,6 +286,7 @@ class SimTransport(asyncio.Transport):
         while len(buffer) < size:
             count = len(buffer)
             buffer[:] = data[:count]
+            del buffer  # as in asyncio, where nobody holds it any more: a protocol may resize what lies under it
             protocol.buffer_updated(count)
             data = data[count:]
             size -= count
