@@ -88,10 +88,6 @@ async def test_of_ours(cluster, led):
 """
 
 
-def test_the_example_passes_in_the_simulator(run_tests: RunTests) -> None:
-    run_tests(EXAMPLE, "--cluster-env=sim").assert_outcomes(passed=1)
-
-
 def test_the_example_passes_on_real_processes_and_parallel_tests_do_not_collide(run_tests: RunTests) -> None:
     twice = EXAMPLE.replace("async def", 'import pytest\n@pytest.mark.parametrize("n", [1, 2])\nasync def')
     twice = twice.replace("(cluster):", "(cluster, n):")
@@ -149,11 +145,14 @@ def test_a_plugin_that_takes_every_coroutine_loses_ours(run_tests: RunTests) -> 
     )
 
 
-def test_a_simulated_run_is_decided_by_file_test_and_seed(run_tests: RunTests, pytester: pytest.Pytester) -> None:
+def test_the_example_passes_in_the_simulator_and_a_run_is_decided_by_file_test_and_seed(
+    run_tests: RunTests, pytester: pytest.Pytester
+) -> None:
     two = EXAMPLE + EXAMPLE.replace("test_majority", "test_again_majority")
     traces = set()
-    for arguments in (("-k", "test_again", "-vv"), ("-n", "1")):
-        run_tests(two, "--cluster-env=sim", "--cluster-seed=7", "--junitxml=report.xml", *arguments)
+    for passed, *arguments in ((1, "-k", "test_again", "-vv"), (2, "-n", "1")):
+        result = run_tests(two, "--cluster-env=sim", "--cluster-seed=7", "--junitxml=report.xml", *arguments)
+        result.assert_outcomes(passed=passed, deselected=2 - passed)
         traces.add(properties_in(pytester.path / "report.xml")["test_again_majority_keeps_serving"]["trace"])
     assert len(traces) == 1
 
