@@ -184,6 +184,22 @@ def test_a_frame_that_cannot_be_closes_its_own_connection_and_says_why(garbage: 
     run(scenario, frame_bytes=1 << 20)
 
 
+def test_connections_that_rest_hold_no_buffers() -> None:
+    async def scenario(bench: Bench) -> None:
+        tracemalloc.start()
+        try:
+            for _ in range(200):
+                reader, writer = await bench.connect()
+                writer.write(request(0, b"x"))
+                await answer(reader)
+            assert len(bench.listener.connections) == 200
+            assert tracemalloc.get_traced_memory()[0] < 200 * (64 << 10) / 4
+        finally:
+            tracemalloc.stop()
+
+    run(scenario)
+
+
 def test_what_is_declared_takes_no_memory_until_it_comes() -> None:
     async def scenario(bench: Bench) -> None:
         tracemalloc.start()

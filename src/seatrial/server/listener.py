@@ -24,6 +24,7 @@ from seatrial.server.logs import Logger
 SIZE = Struct(">i")
 SMALL_FRAME = 16 << 10  # larger ones are received straight into a buffer of their own
 RECEIVE_BYTES = 64 << 10
+BUFFERS_KEPT = 64  # of so many bytes, for whoever receives next
 GROWTH = 4  # a large frame's buffer is at most so many times as large as what has come of it
 
 Response: TypeAlias = list[Buffer]  # whole frames, their lengths included
@@ -68,8 +69,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._limits = listener.limits
         self._transport: asyncio.Transport | None = None
         self._context: ClientContext | None = None
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
+        self._buffer: memoryview | None = None  # lent while something is being received
         self._start = 0  # of what is not parsed yet, in _buffer
         self._end = 0
         self._large: bytearray | None = None  # a large frame on its way in: the buffer, how much of it is there, of
@@ -118,13 +118,14 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 more = min(self._large_size, GROWTH * self._large_have) - self._large_have
                 self._large.extend(bytes(more))
             return memoryview(self._large)[self._large_have :]
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif len(self._buffer) - self._end < 4096:
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = self._listener.lend_buffer()
+        elif len(buffer) - self._end < 4096:
             rest = self._end - self._start
-            self._buffer[:rest] = self._buffer[self._start : self._end]
+            buffer[:rest] = bytes(buffer[self._start : self._end])
             self._start, self._end = 0, rest
-        return self._view[self._end :]
+        return buffer[self._end :]
 
     def buffer_updated(self, count: int) -> None:
         if self._closing:
@@ -135,17 +136,25 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 return
             frame, self._large = self._large, None
             self._handle(memoryview(frame))
-        else:
+        elif self._buffer is not None:
             self._end += count
-            self._parse()
+            self._parse(self._buffer)
+            if self._start == self._end:
+                self._give_buffer_back()
         self._flush()
         self._adjust_reading()
 
+    def _give_buffer_back(self) -> None:
+        self._start = self._end = 0
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._listener.take_buffer_back(buffer)
+
     # ---- frames in -------------------------------------------------------------------------------------------------
 
-    def _parse(self) -> None:
+    def _parse(self, buffer: memoryview) -> None:
         while self._end - self._start >= 4 and not self._closing:
-            (size,) = SIZE.unpack_from(self._buffer, self._start)
+            (size,) = SIZE.unpack_from(buffer, self._start)
             if not 0 < size <= self._limits.frame_bytes:
                 self._refuse(f"a frame of {size} bytes (limit {self._limits.frame_bytes})")
                 return
@@ -153,12 +162,12 @@ class KafkaConnection(asyncio.BufferedProtocol):
             have = self._end - begin
             if have >= size:
                 # The shared buffer is used again for the next frame: what a handler keeps must be its own.
-                frame = bytes(self._view[begin : begin + size])
+                frame = bytes(buffer[begin : begin + size])
                 self._start = begin + size
                 self._handle(memoryview(frame))
             elif size > SMALL_FRAME:
                 self._large = bytearray(min(size, max(RECEIVE_BYTES, GROWTH * have)))
-                self._large[:have] = self._view[begin : self._end]
+                self._large[:have] = buffer[begin : self._end]
                 self._large_have, self._large_size = have, size
                 self._start = self._end = 0
                 return
@@ -286,6 +295,14 @@ class KafkaListener:
         self.received_bytes = 0
         self.sent_bytes = 0
         self._server: asyncio.Server | None = None
+        self._buffers: list[memoryview] = []  # that nobody receives into now: an idle connection has none
+
+    def lend_buffer(self) -> memoryview:
+        return self._buffers.pop() if self._buffers else memoryview(bytearray(RECEIVE_BYTES))
+
+    def take_buffer_back(self, buffer: memoryview) -> None:
+        if len(self._buffers) < BUFFERS_KEPT:
+            self._buffers.append(buffer)
 
     async def start(self, address: Address, create: Callable[..., Awaitable[asyncio.Server]]) -> None:
         """Listen; `create` is the loop's create_server, with a socket bound to it where one was given.
