@@ -188,8 +188,10 @@ def test_connections_that_rest_hold_no_buffers() -> None:
     async def scenario(bench: Bench) -> None:
         tracemalloc.start()
         try:
+            kept = []
             for _ in range(200):
                 reader, writer = await bench.connect()
+                kept.append(writer)
                 writer.write(request(0, b"x"))
                 await answer(reader)
             assert len(bench.listener.connections) == 200
