@@ -35,7 +35,14 @@ from seatrial.machines.metadata import (
     Topic,
     encode_command,
 )
-from seatrial.machines.partition_log import COMMAND_HEAD, AppendOutcome, PartitionLog, batch_view
+from seatrial.machines.partition_log import (
+    COMMAND_HEAD,
+    AppendOutcome,
+    PartitionLog,
+    TrimOutcome,
+    batch_view,
+    encode_trim,
+)
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import COMMAND, NOOP, Entry
 
@@ -80,6 +87,22 @@ class FakePartition:
     def high_watermark(self) -> int:
         return self.log.high_watermark
 
+    @property
+    def size_bytes(self) -> int:
+        return self.log.kept_bytes
+
+    def trim(self, offset: int) -> asyncio.Future[TrimOutcome]:
+        if self.refuse_with is not None:
+            raise self.refuse_with
+        future: asyncio.Future[TrimOutcome] = asyncio.get_running_loop().create_future()
+        future.set_result(self.delete_before(offset))
+        return future
+
+    def delete_before(self, offset: int) -> TrimOutcome:
+        outcome = self._apply(COMMAND, encode_trim(offset))
+        assert isinstance(outcome, TrimOutcome)
+        return outcome
+
     def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
         if self.refuse_with is not None:
             raise self.refuse_with
@@ -97,7 +120,7 @@ class FakePartition:
         for entry, future in self._waiting:
             outcome = self._apply(COMMAND, entry.data)
             if not future.done():
-                assert outcome is not None
+                assert isinstance(outcome, AppendOutcome)
                 future.set_result(outcome)
         self._waiting.clear()
         self.notify()
@@ -115,7 +138,7 @@ class FakePartition:
             self._apply(NOOP, b"")
         self.notify()
 
-    def _apply(self, kind: int, data: bytes) -> AppendOutcome | None:
+    def _apply(self, kind: int, data: bytes) -> AppendOutcome | TrimOutcome | None:
         entry = Entry(Term(self.leader_epoch), Index(len(self.entries) + 1), kind, data)
         self.entries.append(entry)
         return self.log.apply(entry)
@@ -197,7 +220,7 @@ class FakeBroker:
         self.alive: list[int] = [1, 2, 3]
         self.refuse_metadata: Exception | None = None
         self.metadata = MetadataMachine()
-        self.partitions: dict[tuple[str, int], FakePartition] = {}
+        self.replicas: dict[tuple[str, int], FakePartition] = {}
         self.clock_us = 1_000_000_000
         self._index = 0
         self._ids = 0
@@ -220,14 +243,14 @@ class FakeBroker:
         if result.topic is not None and not result.error and result.topic.name in self.metadata.topics:
             for partition in result.topic.partitions:
                 key = (result.topic.name, partition.index)
-                self.partitions[key] = FakePartition(result.topic, partition.index, self.node_id)
+                self.replicas[key] = FakePartition(result.topic, partition.index, self.node_id)
         return result
 
     def create(self, name: str, partitions: int = 1, **configs: str) -> FakePartition:
         """A topic on all three nodes; its first partition."""
         renamed = {key.replace("_", "."): value for key, value in configs.items()}
         self.apply(CreateTopic(name, ((1, 2, 3),) * partitions, renamed))
-        return self.partitions[name, 0]
+        return self.replicas[name, 0]
 
     @property
     def groups(self) -> FakeGroups:
@@ -236,6 +259,10 @@ class FakeBroker:
         return self._groups
 
     is_joining = False
+    log_directory = "/records"
+
+    def partitions(self) -> Sequence[PartitionBackend]:
+        return [self.replicas[key] for key in sorted(self.replicas)]
 
     def now_us(self) -> int:
         return self.clock_us
@@ -244,13 +271,13 @@ class FakeBroker:
         return self.alive
 
     def leadership(self, topic: str, partition: int) -> Leadership:
-        replica = self.partitions.get((topic, partition))
+        replica = self.replicas.get((topic, partition))
         if replica is None:
             return Leadership(2, 4, (2, 3))
         return Leadership(replica.leader_id, replica.leader_epoch, replica.in_sync)
 
     def partition(self, topic: str, partition: int) -> PartitionBackend | None:
-        return self.partitions.get((topic, partition))
+        return self.replicas.get((topic, partition))
 
     async def propose_metadata(self, command: bytes, timeout_s: float) -> MetadataResult:
         await asyncio.sleep(0)

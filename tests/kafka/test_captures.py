@@ -118,7 +118,7 @@ def test_a_recorded_gzip_batch_is_served_back_as_it_came() -> None:
         for capture in of("librdkafka", ApiKey.PRODUCE):
             await wire.start_frame(capture.frame)
         for partition, count in ((0, 3), (1, 50)):
-            replica = broker.partitions["cap", partition]
+            replica = broker.replicas["cap", partition]
             assert replica.high_watermark == count
             buffers, _ = replica.read(0, 1 << 20)
             assert check_batch(b"".join(buffers), 1 << 20).record_count == count
@@ -138,6 +138,6 @@ def test_a_repeated_request_of_an_idempotent_producer_adds_nothing() -> None:
             )
             result = response.responses[0].partition_responses[0]
             assert (result.error_code, result.base_offset) == (ErrorCode.NONE, 0)
-        assert broker.partitions["cap", 0].high_watermark == 3
+        assert broker.replicas["cap", 0].high_watermark == 3
 
     asyncio.run(scenario())

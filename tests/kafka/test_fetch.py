@@ -15,7 +15,6 @@ from seatrial.kafka.codec import message
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.records import batches
 from seatrial.machines.partition_log import encode_append
-from seatrial.raft.ids import Index
 
 LONG_MS = 60_000
 
@@ -80,7 +79,7 @@ def offsets_in(answer: Any) -> list[tuple[int, int]]:
 def test_batches_come_whole_with_offset_and_epoch_in_every_version(version: int) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         append(partition, b"a", b"b")
         partition.lead(6, leader_id=1, is_leader=True)
         append(partition, b"c")
@@ -96,7 +95,7 @@ def test_batches_come_whole_with_offset_and_epoch_in_every_version(version: int)
 def test_at_the_end_of_the_log_there_is_an_empty_answer_and_no_error() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        append(broker.partitions["t", 0], b"a")
+        append(broker.replicas["t", 0], b"a")
         (answer,) = await fetch(Wire(broker), (0, 1))
         assert (answer.error_code, answer.high_watermark, answer.records) == (0, 1, b"")
 
@@ -110,7 +109,7 @@ def test_a_waiting_fetch_is_answered_by_the_next_commit_in_any_of_its_partitions
         task = asyncio.ensure_future(fetch(wire, (0, 0), (1, 0), (2, 0), wait_ms=LONG_MS))
         await asyncio.sleep(0)
         assert not task.done()
-        append(broker.partitions["t", 1], b"x")
+        append(broker.replicas["t", 1], b"x")
         answers = await asyncio.wait_for(task, 1)
         assert [offsets_in(answer) for answer in answers] == [[], [(0, 1)], []]
 
@@ -121,8 +120,8 @@ def test_what_the_disk_does_not_give_back_is_a_storage_error_of_its_partition_al
     async def scenario() -> None:
         broker = broker_with_topic(2)
         for number in (0, 1):
-            append(broker.partitions["t", number], b"x")
-        broker.partitions["t", 0].unreadable = True
+            append(broker.replicas["t", number], b"x")
+        broker.replicas["t", 0].unreadable = True
         answers = await fetch(Wire(broker), (0, 0), (1, 0))
         assert [answer.error_code for answer in answers] == [ErrorCode.KAFKA_STORAGE_ERROR, ErrorCode.NONE]
         assert [len(offsets_in(answer)) for answer in answers] == [0, 1]
@@ -133,7 +132,7 @@ def test_what_the_disk_does_not_give_back_is_a_storage_error_of_its_partition_al
 def test_a_waiting_fetch_that_meets_an_unreadable_log_is_answered() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS))
         await asyncio.sleep(0)
         partition.unreadable = True
@@ -147,7 +146,7 @@ def test_a_waiting_fetch_that_meets_an_unreadable_log_is_answered() -> None:
 def test_what_is_not_committed_wakes_nobody_and_is_not_shown() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         partition.held = True
         append(partition, b"x")
         (answer,) = await fetch(Wire(broker), (0, 0), wait_ms=1)
@@ -159,7 +158,7 @@ def test_what_is_not_committed_wakes_nobody_and_is_not_shown() -> None:
 def test_a_fetch_waits_for_min_bytes_over_several_commits() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         size = len(batch([b"x"]))
         task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS, min_bytes=3 * size))
         for number in range(3):
@@ -176,7 +175,7 @@ def test_a_fetch_waits_for_min_bytes_over_several_commits() -> None:
 def test_the_deadline_answers_with_what_is_there_and_is_one_for_all_partitions() -> None:
     async def scenario() -> None:
         broker = broker_with_topic(20)
-        append(broker.partitions["t", 3], b"x")
+        append(broker.replicas["t", 3], b"x")
         began = time.monotonic()
         answers = await fetch(Wire(broker), *((p, 0) for p in range(20)), wait_ms=50, min_bytes=1 << 20)
         assert 0.04 < time.monotonic() - began < 0.9  # and not 20 deadlines
@@ -188,7 +187,7 @@ def test_the_deadline_answers_with_what_is_there_and_is_one_for_all_partitions()
 def test_a_client_that_is_gone_leaves_nothing_waiting() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         started = Wire(broker).start(ApiKey.FETCH, 12, **fields(broker, 12, wanted((0, 0)), wait_ms=LONG_MS))
         started.cancel()
         await asyncio.sleep(0)
@@ -204,8 +203,8 @@ def test_the_first_batch_comes_even_over_the_limits_and_only_the_first() -> None
     async def scenario() -> None:
         broker = broker_with_topic(3)
         for p in (1, 2):
-            append(broker.partitions["t", p], b"x" * 500)
-            append(broker.partitions["t", p], b"y" * 500)
+            append(broker.replicas["t", p], b"x" * 500)
+            append(broker.replicas["t", p], b"y" * 500)
         answers = await fetch(Wire(broker), (0, 0), (1, 0), (2, 0), partition_bytes=1)
         assert [offsets_in(answer) for answer in answers] == [[], [(0, 1)], []]
         answers = await fetch(Wire(broker), (0, 0), (1, 0), (2, 0), max_bytes=700)
@@ -219,10 +218,10 @@ def test_the_first_batch_comes_even_over_the_limits_and_only_the_first() -> None
 def test_offsets_outside_of_the_log_are_out_of_range() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         for _ in range(40):
             append(partition, b"x")
-        partition.log.forget_before(Index(20))
+        partition.delete_before(21)
         wire = Wire(broker)
         for offset in (0, partition.log_start_offset - 1, 41):
             (answer,) = await fetch(wire, (0, offset))
@@ -239,7 +238,7 @@ def test_an_offset_that_others_may_already_show_is_waited_for_and_not_out_of_ran
 
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         append(partition, b"a")
         if state == "follower":
             partition.lead(1, leader_id=2, is_leader=False)
@@ -256,7 +255,7 @@ def test_an_offset_that_others_may_already_show_is_waited_for_and_not_out_of_ran
 def test_an_offset_just_ahead_of_a_leader_is_given_until_the_deadline() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         task = asyncio.ensure_future(fetch(Wire(broker), (0, 1), wait_ms=LONG_MS))
         await asyncio.sleep(0)
         append(partition, b"a", b"b", b"c")
@@ -269,7 +268,7 @@ def test_an_offset_just_ahead_of_a_leader_is_given_until_the_deadline() -> None:
 def test_a_follower_serves_up_to_its_own_high_watermark_where_allowed() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         append(partition, b"a")
         partition.lead(1, leader_id=2, is_leader=False)
         (answer,) = await fetch(Wire(broker), (0, 0))
@@ -286,7 +285,7 @@ def test_a_follower_without_a_leader_serves_what_it_has_and_then_sends_clients_a
 
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         append(partition, b"a")
         partition.lead(1, leader_id=-1, is_leader=False)
         wire = Wire(broker, leader_patience_ms=20)
@@ -305,7 +304,7 @@ def test_a_follower_without_a_leader_serves_what_it_has_and_then_sends_clients_a
 def test_a_wait_outlasts_an_election() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         partition.lead(1, leader_id=2, is_leader=False)
         task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS))
         await asyncio.sleep(0)
@@ -325,7 +324,7 @@ def test_who_came_to_the_leader_is_sent_away_when_it_leads_no_more(leader_id: in
         broker = broker_with_topic()
         task = asyncio.ensure_future(fetch(Wire(broker), (0, 0), wait_ms=LONG_MS))
         await asyncio.sleep(0)
-        broker.partitions["t", 0].lead(2, leader_id=leader_id, is_leader=False)
+        broker.replicas["t", 0].lead(2, leader_id=leader_id, is_leader=False)
         (answer,) = await asyncio.wait_for(task, 1)
         assert answer.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
 
@@ -339,7 +338,7 @@ def test_who_came_to_the_leader_is_sent_away_when_it_leads_no_more(leader_id: in
 def test_the_client_s_leader_epoch_must_be_the_current_one(epoch: int, error: int) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].lead(3, leader_id=1, is_leader=True)
+        broker.replicas["t", 0].lead(3, leader_id=1, is_leader=True)
         (answer,) = await fetch(Wire(broker), (0, 0), epoch=epoch)
         assert answer.error_code == error
 
@@ -349,7 +348,7 @@ def test_the_client_s_leader_epoch_must_be_the_current_one(epoch: int, error: in
 def test_what_does_not_exist_has_kafka_s_own_error() -> None:
     async def scenario() -> None:
         broker = broker_with_topic(2)
-        del broker.partitions["t", 1]
+        del broker.replicas["t", 1]
         wire = Wire(broker)
         elsewhere, nowhere = await fetch(wire, (1, 0), (9, 0), wait_ms=LONG_MS)
         assert (elsewhere.error_code, elsewhere.current_leader.leader_id) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, 2)

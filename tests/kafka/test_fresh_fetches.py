@@ -37,7 +37,7 @@ def test_a_demand_that_makes_no_sense_says_what_to_write(text: str) -> None:
 
 def follower(broker: FakeBroker) -> FakePartition:
     """With one record, of which nobody vouched for yet."""
-    partition = broker.partitions["t", 0]
+    partition = broker.replicas["t", 0]
     append(partition, b"a")
     partition.lead(1, leader_id=2, is_leader=False)
     partition.vouched_us = -1
@@ -119,7 +119,7 @@ def test_a_follower_without_bound_and_demand_asks_nobody() -> None:
 def test_a_leader_that_nobody_vouches_for_does_not_say_that_there_is_no_more() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].vouched_us = -1
+        broker.replicas["t", 0].vouched_us = -1
         wire = wire_of(broker, "?read=linearizable", leader_patience_ms=20)
         (answer,) = await fetch(wire, (0, 0), wait_ms=1)
         assert answer.error_code == ErrorCode.OFFSET_NOT_AVAILABLE
@@ -132,7 +132,7 @@ def test_one_partition_s_records_wait_until_all_are_fresh() -> None:
 
     async def scenario() -> None:
         broker = broker_with_topic(2)
-        fresh, stale = broker.partitions["t", 0], broker.partitions["t", 1]
+        fresh, stale = broker.replicas["t", 0], broker.replicas["t", 1]
         append(fresh, b"a")
         stale.vouched_us = -1
         task = asyncio.ensure_future(fetch(wire_of(broker, "?read=linearizable"), (0, 0), (1, 0), wait_ms=LONG_MS))

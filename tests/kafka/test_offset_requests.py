@@ -13,7 +13,6 @@ from seatrial.kafka.apis import ApiKey
 from seatrial.kafka.codec import message
 from seatrial.kafka.errors import ErrorCode
 from seatrial.machines.partition_log import encode_append
-from seatrial.raft.ids import Index
 
 
 def list_one(
@@ -80,7 +79,7 @@ def test_special_times_are_known_from_their_version_on(timestamp: int, since: in
 def test_a_time_that_the_disk_does_not_let_find_is_a_storage_error() -> None:
     broker = broker_with_records()
     assert list_one(broker, 250).error_code == ErrorCode.NONE
-    broker.partitions["t", 0].unreadable = True
+    broker.replicas["t", 0].unreadable = True
     assert list_one(broker, 250).error_code == ErrorCode.KAFKA_STORAGE_ERROR
     assert list_one(broker, -1).error_code == ErrorCode.NONE
 
@@ -93,18 +92,18 @@ def test_an_empty_log_has_no_times() -> None:
         assert (result.error_code, result.offset, result.timestamp) == (0, -1, -1)
 
 
-def test_the_earliest_offset_follows_compaction() -> None:
+def test_the_earliest_offset_is_where_the_log_starts() -> None:
     broker = FakeBroker()
     partition = broker.create("t")
     for _ in range(40):
         asyncio.run(_append(partition, [1]))
-    partition.log.forget_before(Index(20))
-    assert list_one(broker, -2).offset == partition.log_start_offset > 0
+    partition.delete_before(21)
+    assert list_one(broker, -2).offset == partition.log_start_offset == 21
 
 
 def test_a_new_leader_does_not_tell_an_end_that_may_be_too_low() -> None:
     broker = broker_with_records()
-    broker.partitions["t", 0].lead(5, leader_id=1, is_leader=True, established=False)
+    broker.replicas["t", 0].lead(5, leader_id=1, is_leader=True, established=False)
     for version, error in ((4, ErrorCode.LEADER_NOT_AVAILABLE), (5, ErrorCode.OFFSET_NOT_AVAILABLE)):
         assert list_one(broker, -1, version=version).error_code == error
         assert list_one(broker, 100, version=version).error_code == error
@@ -113,7 +112,7 @@ def test_a_new_leader_does_not_tell_an_end_that_may_be_too_low() -> None:
 
 def test_a_follower_answers_debugging_consumers_alone() -> None:
     broker = broker_with_records()
-    broker.partitions["t", 0].lead(4, leader_id=2, is_leader=False)
+    broker.replicas["t", 0].lead(4, leader_id=2, is_leader=False)
     assert list_one(broker, -1).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
     debugging = list_one(broker, -1, replica_id=-2)
     assert (debugging.error_code, debugging.offset) == (0, 5)
@@ -132,7 +131,7 @@ def test_what_does_not_exist_is_unknown_and_what_is_elsewhere_is_not_led_here() 
     assert list_one(broker, -1, topic="other").error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert list_one(broker, -1, partition=1).error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert epoch_end(broker, 1, topic="other").error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    del broker.partitions["t", 0]
+    del broker.replicas["t", 0]
     assert list_one(broker, -1).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert epoch_end(broker, 1).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
 
@@ -153,7 +152,7 @@ def epoch_end(broker: FakeBroker, epoch: int, *, version: int = 4, current: int 
 @pytest.mark.parametrize("version", [2, 3, 4])
 def test_the_end_of_an_epoch_is_where_the_next_began(version: int) -> None:
     broker = broker_with_records()
-    asyncio.run(_append(broker.partitions["t", 0], [600]))
+    asyncio.run(_append(broker.replicas["t", 0], [600]))
     for epoch, expected in ((1, (1, 5)), (2, (1, 5)), (4, (4, 6)), (9, (-1, -1))):
         result = epoch_end(broker, epoch, version=version)
         assert (result.error_code, result.partition, result.leader_epoch, result.end_offset) == (0, 0, *expected)
@@ -162,7 +161,7 @@ def test_the_end_of_an_epoch_is_where_the_next_began(version: int) -> None:
 @pytest.mark.parametrize("state", ["follower", "new", "behind"])
 def test_only_a_leader_that_shows_everything_tells_where_an_epoch_ended(state: str) -> None:
     broker = broker_with_records()
-    partition = broker.partitions["t", 0]
+    partition = broker.replicas["t", 0]
     error = ErrorCode.LEADER_NOT_AVAILABLE
     if state == "follower":
         partition.lead(4, leader_id=2, is_leader=False)

@@ -102,7 +102,7 @@ def leading(partition: FakePartition) -> None:
 def test_the_better_replica_is_named_at_once_and_without_records() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         leading(partition)
         (answer,) = await fetch(Wire(broker), (0, 0), rack_id="b", wait_ms=LONG_MS)
         assert (answer.error_code, answer.preferred_read_replica, answer.records) == (0, 2, b"")
@@ -119,7 +119,7 @@ def test_the_better_replica_is_named_at_once_and_without_records() -> None:
 def test_stay_here_is_said_by_no_replica_and_by_records(version: int, rack: str, settings: dict[str, bool]) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        leading(broker.partitions["t", 0])
+        leading(broker.replicas["t", 0])
         (answer,) = await fetch(Wire(broker, **settings), (0, 0), rack_id=rack, version=version)
         assert answer.records
         if version >= 11:
@@ -131,7 +131,7 @@ def test_stay_here_is_said_by_no_replica_and_by_records(version: int, rack: str,
 def test_readers_are_spread_without_a_rack_where_the_broker_is_told_to() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         leading(partition)
         partition.views[0] = replace(partition.views[0], readers=1)
         (answer,) = await fetch(Wire(broker, spread_readers=True), (0, 0))

@@ -50,7 +50,7 @@ def test_records_get_their_offsets_in_every_version(version: int, acks: int) -> 
         for base in (0, 2):
             (result,) = await produce(wire, (0, batch([b"a", b"b"])), version=version, acks=acks)
             assert (result.index, result.error_code, result.base_offset) == (0, 0, base)
-        assert broker.partitions["t", 0].high_watermark == 4
+        assert broker.replicas["t", 0].high_watermark == 4
 
     asyncio.run(scenario())
 
@@ -59,7 +59,7 @@ def test_records_get_their_offsets_in_every_version(version: int, acks: int) -> 
 def test_nothing_is_acknowledged_before_it_is_committed(acks: int) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         partition.held = True
         started = Wire(broker).start(ApiKey.PRODUCE, 9, **fields(topic_data("t", (0, batch())), acks=acks))
         for _ in range(5):
@@ -74,12 +74,12 @@ def test_nothing_is_acknowledged_before_it_is_committed(acks: int) -> None:
 def test_work_starts_when_the_request_is_parsed_and_in_the_order_of_requests() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].held = True
+        broker.replicas["t", 0].held = True
         wire = Wire(broker)
         started = [wire.start(ApiKey.PRODUCE, 9, **fields(topic_data("t", (0, batch([b"x"] * n))))) for n in (1, 2, 3)]
-        broker.partitions["t", 0].commit()  # before any of the futures was awaited
+        broker.replicas["t", 0].commit()  # before any of the futures was awaited
         await asyncio.gather(*started)
-        assert broker.partitions["t", 0].high_watermark == 6
+        assert broker.replicas["t", 0].high_watermark == 6
 
     asyncio.run(scenario())
 
@@ -87,7 +87,7 @@ def test_work_starts_when_the_request_is_parsed_and_in_the_order_of_requests() -
 def test_a_request_for_several_partitions_is_answered_when_all_are_there() -> None:
     async def scenario() -> None:
         broker = broker_with_topic(3)
-        slow = broker.partitions["t", 2]
+        slow = broker.replicas["t", 2]
         slow.held = True
         task = asyncio.ensure_future(produce(Wire(broker), (0, batch()), (2, batch()), (1, b"junk"), (7, batch())))
         await asyncio.sleep(0)
@@ -104,7 +104,7 @@ def test_acks_0_is_never_answered_and_still_appended() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
         assert Wire(broker).start(ApiKey.PRODUCE, 9, **fields(topic_data("t", (0, batch())), acks=0)) is None
-        assert broker.partitions["t", 0].high_watermark == 1
+        assert broker.replicas["t", 0].high_watermark == 1
 
     asyncio.run(scenario())
 
@@ -112,7 +112,7 @@ def test_acks_0_is_never_answered_and_still_appended() -> None:
 def test_acks_0_that_fails_closes_the_connection() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].lead(2, leader_id=3, is_leader=False)
+        broker.replicas["t", 0].lead(2, leader_id=3, is_leader=False)
         with pytest.raises(CloseConnection, match=r"acks=0 to t/0 failed: NOT_LEADER_OR_FOLLOWER"):
             Wire(broker).start(ApiKey.PRODUCE, 9, **fields(topic_data("t", (0, batch())), acks=0))
 
@@ -122,14 +122,14 @@ def test_acks_0_that_fails_closes_the_connection() -> None:
 def test_a_follower_refuses_and_names_the_leader_and_its_address() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].lead(4, leader_id=3, is_leader=False)
+        broker.replicas["t", 0].lead(4, leader_id=3, is_leader=False)
         wire = Wire(broker)
         response = await wire.ask(ApiKey.PRODUCE, 10, **fields(topic_data("t", (0, batch()))))
         result = response.responses[0].partition_responses[0]
         assert result.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
         assert (result.current_leader.leader_id, result.current_leader.leader_epoch) == (3, 4)
         assert [(e.node_id, e.host, e.port, e.rack) for e in response.node_endpoints] == [(3, "kafka3", 9093, "rack3")]
-        assert broker.partitions["t", 0].high_watermark == 0
+        assert broker.replicas["t", 0].high_watermark == 0
 
     asyncio.run(scenario())
 
@@ -137,7 +137,7 @@ def test_a_follower_refuses_and_names_the_leader_and_its_address() -> None:
 def test_a_partition_that_is_elsewhere_is_not_led_here_and_one_that_is_nowhere_is_unknown() -> None:
     async def scenario() -> None:
         broker = broker_with_topic(2)
-        del broker.partitions["t", 1]
+        del broker.replicas["t", 1]
         elsewhere, nowhere = await produce(Wire(broker), (1, batch()), (2, batch()))
         assert elsewhere.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
         assert elsewhere.current_leader.leader_id == 2
@@ -166,7 +166,7 @@ def test_bad_records_are_refused_with_a_message_and_nothing_is_appended(
         (result,) = await produce(Wire(broker, max_message_bytes=2000), (0, records))
         assert result.error_code == error
         assert result.error_message
-        assert broker.partitions["t", 0].high_watermark == 0
+        assert broker.replicas["t", 0].high_watermark == 0
 
     asyncio.run(scenario())
 
@@ -187,7 +187,7 @@ def test_a_topic_s_own_max_message_bytes_counts() -> None:
 def test_an_append_that_is_refused_says_that_nothing_was_written(refusal: Exception, error: ErrorCode) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        broker.partitions["t", 0].refuse_with = refusal
+        broker.replicas["t", 0].refuse_with = refusal
         (result,) = await produce(Wire(broker), (0, batch()))
         assert (result.error_code, result.base_offset) == (error, -1)
 
@@ -205,7 +205,7 @@ def test_an_append_that_is_refused_says_that_nothing_was_written(refusal: Except
 def test_an_append_that_is_lost_says_whether_it_may_be_there(end: Exception, error: ErrorCode) -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         partition.held = True
         task = asyncio.ensure_future(produce(Wire(broker), (0, batch())))
         await asyncio.sleep(0)
@@ -219,7 +219,7 @@ def test_an_append_that_is_lost_says_whether_it_may_be_there(end: Exception, err
 def test_a_timeout_answers_what_is_there_and_times_out_the_rest() -> None:
     async def scenario() -> None:
         broker = broker_with_topic(2)
-        slow = broker.partitions["t", 1]
+        slow = broker.replicas["t", 1]
         slow.held = True
         done, late = await produce(Wire(broker), (0, batch()), (1, batch()), timeout_ms=1)
         assert (done.error_code, late.error_code) == (ErrorCode.NONE, ErrorCode.REQUEST_TIMED_OUT)
@@ -233,7 +233,7 @@ def test_a_timeout_answers_what_is_there_and_times_out_the_rest() -> None:
 def test_a_client_that_is_gone_does_not_stop_its_records() -> None:
     async def scenario() -> None:
         broker = broker_with_topic()
-        partition = broker.partitions["t", 0]
+        partition = broker.replicas["t", 0]
         partition.held = True
         started = Wire(broker).start(ApiKey.PRODUCE, 9, **fields(topic_data("t", (0, batch()))))
         started.cancel()
@@ -275,7 +275,7 @@ def test_what_is_not_supported_is_refused_for_every_partition(options: dict[str,
         results = await produce(Wire(broker), (0, batch()), (1, batch()), **options)
         assert [result.error_code for result in results] == [error, error]
         assert all(result.error_message for result in results)
-        assert broker.partitions["t", 0].high_watermark == 0
+        assert broker.replicas["t", 0].high_watermark == 0
 
     asyncio.run(scenario())
 

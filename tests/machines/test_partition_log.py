@@ -11,8 +11,10 @@ from seatrial.machines.partition_log import (
     AppendError,
     AppendOutcome,
     PartitionLog,
+    TrimOutcome,
     batch_view,
     encode_append,
+    encode_trim,
 )
 from seatrial.machines.producers import MAX_PRODUCERS, ProducerTable
 from seatrial.raft.ids import Index, Term
@@ -26,24 +28,31 @@ class Log:
         self.machine = PartitionLog()
         self.entries: list[Entry] = []
 
-    def feed(self, data: bytes, *, term: int = 1, kind: int = COMMAND) -> AppendOutcome | None:
-        entry = Entry(Term(term), Index(len(self.entries) + 1), kind, data)
+    def feed(self, data: bytes, *, term: int = 0, kind: int = COMMAND) -> AppendOutcome | TrimOutcome | None:
+        """In the term of the entry before it, or in 1, where none is named."""
+        named = term or (self.entries[-1].term if self.entries else 1)
+        entry = Entry(Term(named), Index(len(self.entries) + 1), kind, data)
         self.entries.append(entry)
         return self.machine.apply(entry)
 
-    def append(self, count: int = 1, *, term: int = 1, size: int = 10, time: int = -1) -> int:
+    def append(self, count: int = 1, *, term: int = 0, size: int = 10, time: int = -1) -> int:
         outcome = self.feed(encode_append(b"b" * size, record_count=count, max_timestamp=time), term=term)
-        assert outcome is not None
+        assert isinstance(outcome, AppendOutcome)
         return outcome.base_offset
 
+    def trim(self, offset: int) -> int:
+        outcome = self.feed(encode_trim(offset))
+        assert isinstance(outcome, TrimOutcome)
+        return outcome.log_start_offset
+
     def produce(
-        self, sequence: int, count: int = 1, *, producer: int = 7, epoch: int = 0, term: int = 1
+        self, sequence: int, count: int = 1, *, producer: int = 7, epoch: int = 0, term: int = 0
     ) -> AppendOutcome:
         command = encode_append(
             b"batch", record_count=count, producer_id=producer, producer_epoch=epoch, base_sequence=sequence
         )
         outcome = self.feed(command, term=term)
-        assert outcome is not None
+        assert isinstance(outcome, AppendOutcome)
         return outcome
 
     def walk(self) -> list[tuple[int, int]]:
@@ -223,28 +232,74 @@ def test_the_end_of_an_epoch_is_the_start_of_the_next_that_was_led() -> None:
     assert log.machine.last_epoch == 5
 
 
-def test_what_is_compacted_away_moves_the_start_and_nothing_else() -> None:
+def test_the_start_moves_to_an_offset_and_nothing_else_does() -> None:
     log = Log()
     for _ in range(5 * POINT_ENTRIES):
         log.append(2)
-    log.machine.forget_before(Index(POINT_ENTRIES + 2))
-    assert log.machine.log_start_offset == 2 * 2 * POINT_ENTRIES  # of the next point
-    assert log.machine.locate(0).base_offset == log.machine.log_start_offset
+    assert log.trim(70) == 70
+    assert (log.machine.log_start_offset, log.machine.high_watermark) == (70, 10 * POINT_ENTRIES)
+    assert log.machine.locate(70).base_offset == log.machine.locate(0).base_offset == 64  # of the point that holds it
     assert log.machine.locate(150).base_offset == 128
-    assert log.machine.high_watermark == 10 * POINT_ENTRIES
-    log.machine.forget_before(Index(len(log.entries) + 1))
-    assert log.machine.log_start_offset == log.machine.high_watermark
+    assert log.trim(10) == 70, "never back"
+    assert log.trim(10_000) == log.machine.high_watermark, "never beyond the end"
     base = log.append(3)
-    assert log.machine.locate(base) == (len(log.entries), base)
+    assert (base, log.machine.locate(base)) == (10 * POINT_ENTRIES, (len(log.entries), base))
+    assert [log.machine.records_of(entry) for entry in log.entries[-4:]] == [0, 0, 0, 3]
 
 
-def test_forgetting_nothing_changes_nothing() -> None:
+def test_the_base_is_before_the_first_entry_that_holds_a_kept_record() -> None:
     log = Log()
-    log.feed(b"", kind=NOOP)
-    log.append(2)
-    before = log.machine.snapshot()
-    log.machine.forget_before(Index(2))
-    assert log.machine.snapshot() == before
+    log.feed(b"one", kind=CONFIGURATION, term=2)
+    for _ in range(POINT_ENTRIES):
+        log.append(1, term=2)
+    log.feed(b"two", kind=CONFIGURATION, term=3)
+    for _ in range(POINT_ENTRIES):
+        log.append(1, term=3)
+    assert log.machine.base() == (1, 2, b"one")
+    log.trim(POINT_ENTRIES - 1)
+    assert log.machine.base() == (1, 2, b"one")
+    log.trim(POINT_ENTRIES)
+    assert log.machine.base() == (2 + POINT_ENTRIES, 3, b"two")
+    log.trim(2 * POINT_ENTRIES)
+    assert log.machine.base() == (len(log.entries), 3, b"two"), "nothing is kept"
+
+
+@pytest.mark.parametrize(
+    ("before_ms", "bytes_max", "points"),
+    [
+        (None, None, 0),
+        (100, None, 0),
+        (101, None, 1),
+        (301, None, 4),
+        (None, 0, 4),
+        (None, 1, 3),
+        (None, 10**9, 0),
+        (101, 1, 3),
+    ],
+)
+def test_what_is_old_or_too_much_is_due_in_steps_of_the_map(
+    before_ms: int | None, bytes_max: int | None, points: int
+) -> None:
+    log = Log()
+    for time in (100, 300, 200, 250):
+        for _ in range(POINT_ENTRIES):
+            log.append(1, time=time, size=1000)
+    assert log.machine.due(before_ms=before_ms, bytes_max=bytes_max) == points * POINT_ENTRIES
+    assert log.machine.kept_bytes == sum(len(entry.data) for entry in log.entries)
+    log.trim(POINT_ENTRIES)
+    assert log.machine.due(before_ms=before_ms, bytes_max=bytes_max) == max(points, 1) * POINT_ENTRIES
+    assert log.machine.kept_bytes == sum(len(entry.data) for entry in log.entries[POINT_ENTRIES:-1])
+
+
+def test_records_without_a_time_do_not_grow_old() -> None:
+    log = Log()
+    log.append(1, time=-1)
+    assert log.machine.due(before_ms=10**15, bytes_max=None) == 0
+
+
+def test_a_trim_of_another_form_is_refused_loudly() -> None:
+    with pytest.raises(MalformedCommand):
+        Log().feed(encode_trim(1) + b"x")
 
 
 def test_entries_out_of_order_are_a_bug() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from seatrial.kafka.group_settings import GroupSettings
 from seatrial.kafka.preferred_replica import ReplicaView
 from seatrial.machines.metadata import MetadataMachine, MetadataResult
-from seatrial.machines.partition_log import AppendOutcome
+from seatrial.machines.partition_log import AppendOutcome, TrimOutcome
 
 if TYPE_CHECKING:
     from seatrial.kafka.group_backend import GroupBackend  # imported when somebody asks for a group
@@ -111,11 +111,21 @@ class PartitionBackend(Protocol):
     def high_watermark(self) -> int:
         """The offset after the last record applied here."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the records that are kept here."""
+
     def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
         """Start to replicate a `machines.partition_log.encode_append` command, at once.
 
         Raises NotLeader or ProposalDropped.  The future may fail with ProposalLost or OutcomeUnknown; it is not to
         be cancelled.
+        """
+
+    def trim(self, offset: int) -> asyncio.Future[TrimOutcome]:
+        """Delete the records before `offset` on every replica; the future gives where the log starts then.
+
+        Raises and fails as `append`.
         """
 
     def read(self, offset: int, max_bytes: int) -> tuple[list[Buffer], int]:

@@ -21,11 +21,13 @@ from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.server.groups.shard import HostedShard
 from seatrial.server.hosted import HostedReplica
+from seatrial.server.kept_log import KeptLog
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.partition import HostedPartition, predict_outcome
 from seatrial.server.readers import Readers
 from seatrial.server.replica import Replica, ReplicaOptions
+from seatrial.storage.base import GroupStorage
 from seatrial.storage.errors import DamagedLog, GroupBeingRemoved
 
 if TYPE_CHECKING:
@@ -211,13 +213,18 @@ class Hosting:
     def _open_log(self, name: str, topic: Topic, partition: Partition) -> Replica:
         machine = PartitionLog()
         predict = predict_outcome(machine) if self._predicts else None
-        options = ReplicaOptions(keep_entries=None, predict=predict)
+        key = (topic.name, partition.index)
+
+        def kept(storage: GroupStorage) -> KeptLog:
+            return KeptLog(storage, machine, lambda: self._founders(key, partition))
+
+        options = ReplicaOptions(keep_entries=None, predict=predict, stable=kept)
         first = partition.first_configuration(self._node_id)
         replica = self._multiraft.open(partition.group, name, machine, first, options)
         hosted = HostedPartition(
             topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive, readers=self._readers
         )
-        self.partitions[topic.name, partition.index] = hosted
+        self.partitions[key] = hosted
         return replica
 
     def _open_shard(self, name: str, topic: Topic, partition: Partition) -> Replica:
@@ -227,6 +234,11 @@ class Hosting:
         first = partition.first_configuration(self._node_id)
         # Unlike records, entries are not kept: only the latest state counts.
         replica = self._multiraft.open(partition.group, name, machine, first, ReplicaOptions())
+    def _founders(self, key: Key, opened_as: Partition) -> Sequence[NodeId]:
+        hosted = self.partitions.get(key)
+        placement = opened_as if hosted is None else hosted.placement
+        return placement.founding or placement.replicas
+
         make = partial(self._make_coordinator, replica, machine)
         self.shards[topic.name, partition.index] = HostedShard(topic, partition, replica, make, alive=self._alive)
         return replica

@@ -101,7 +101,7 @@ class MultiRaft:
         storage = self.storage.open_group(group)
         node = RaftNode(
             self._raft,
-            storage,
+            storage if options.stable is None else options.stable(storage),
             configuration=Configuration(voters),
             random=self._chance_for(group),
             now_us=self.now_us(),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from seatrial.env import Buffer
 from seatrial.kafka import backend
@@ -16,7 +18,18 @@ from seatrial.kafka.preferred_replica import ReplicaView
 from seatrial.kafka.records import patched_batch, record_times
 from seatrial.machines.metadata import Partition as Placement
 from seatrial.machines.metadata import Topic
-from seatrial.machines.partition_log import COMMAND_HEAD, AppendError, AppendOutcome, PartitionLog, batch_view
+from seatrial.machines.partition_log import (
+    COMMAND_HEAD,
+    POINT_ENTRIES,
+    AppendError,
+    AppendOutcome,
+    CommandKind,
+    LogPoint,
+    PartitionLog,
+    TrimOutcome,
+    batch_view,
+    encode_trim,
+)
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import Index, NodeId, Term
 from seatrial.raft.messages import Entry
@@ -47,6 +60,8 @@ class HostedPartition(HostedReplica):
         super().__init__(topic, placement, replica, alive=alive)
         self.machine = machine
         self.appended_bytes = 0
+        self.freed_bytes, self.freed_s = 0, 0.0  # what was deleted when the disk was last freed of it, and when
+        self._trimming: asyncio.Future[TrimOutcome] | None = None
         self.read_bytes = 0
         self._past = LagMemory()
         self._rack_of = rack_of
@@ -97,14 +112,26 @@ class HostedPartition(HostedReplica):
     # ---- appending -------------------------------------------------------------------------------------------------
 
     def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
+        future: asyncio.Future[AppendOutcome] = self._propose(command)
+        self.appended_bytes += len(command)
+        return future
+
+    def _propose(self, command: bytes) -> asyncio.Future[Any]:
         try:
-            future: asyncio.Future[AppendOutcome] = self.replica.propose(command)
+            return self.replica.propose(command)
         except NotLeader as error:
             raise backend.NotLeader(error.leader or -1) from None
         except ProposalDropped as error:
             raise backend.ProposalDropped(error.reason) from None
-        self.appended_bytes += len(command)
+
+    def trim(self, offset: int) -> asyncio.Future[TrimOutcome]:
+        self._trimming = future = self._propose(encode_trim(offset))
         return future
+
+    @property
+    def is_trimming(self) -> bool:
+        """A move of the log's start is on its way."""
+        return self._trimming is not None and not self._trimming.done()
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -115,6 +142,10 @@ class HostedPartition(HostedReplica):
     @property
     def high_watermark(self) -> int:
         return self.machine.high_watermark
+
+    @property
+    def size_bytes(self) -> int:
+        return self.machine.kept_bytes
 
     def changed(self) -> asyncio.Future[None]:
         return self.replica.changed()
@@ -158,24 +189,41 @@ class HostedPartition(HostedReplica):
 
     def offset_for_time(self, timestamp_ms: int) -> tuple[int, int]:
         """Exact where records can be seen; in a compressed batch, which stays closed, the batch's first offset."""
-        point = self.machine.locate_time(timestamp_ms)
+        point, start = self.machine.locate_time(timestamp_ms), self.machine.log_start_offset
         if point is not None:
-            for entry, base_offset, _ in self._batches(point[0], point.base_offset):
-                if (latest := max_timestamp(entry)) >= timestamp_ms:
-                    for position, time in enumerate(record_times(batch_view(entry)) or ()):
-                        if time >= timestamp_ms:
-                            return base_offset + position, time
-                    return base_offset, latest
+            for entry, base_offset, count in self._batches(point[0], point.base_offset):
+                latest = max_timestamp(entry)
+                if latest < timestamp_ms or base_offset + count <= start:
+                    continue
+                times = record_times(batch_view(entry))
+                if times is None:
+                    return max(base_offset, start), latest
+                for offset, time in enumerate(times, base_offset):
+                    if time >= timestamp_ms and offset >= start:
+                        return offset, time
         return -1, -1
 
     def offset_of_max_timestamp(self) -> tuple[int, int]:
-        found = self.machine.locate_max_timestamp()
-        if found is not None:
-            point, latest = found
-            for entry, base_offset, count in self._batches(point[0], point.base_offset):
-                if max_timestamp(entry) == latest:
-                    return base_offset + count - 1, latest
-        return -1, -1
+        best = (-1, -1)
+        for first in (0, 1):  # what the first point tells may be of a record that is deleted
+            found = self.machine.locate_max_timestamp(first=first)
+            if found is None or found[1] <= best[1]:
+                break
+            best = max(best, self._latest(*found), key=lambda one: one[1])
+            if best[1] == found[1]:
+                break
+        return best
+
+    def _latest(self, point: LogPoint, latest: int) -> tuple[int, int]:
+        """(offset, timestamp) of the latest record of a point; `latest` is as late as any of them."""
+        best = (-1, -1)
+        for entry, base_offset, count in islice(self._batches(point[0], point.base_offset), POINT_ENTRIES):
+            time = max_timestamp(entry)
+            if base_offset + count > self.machine.log_start_offset and time > best[1]:
+                best = (base_offset + count - 1, time)
+                if time == latest:
+                    break
+        return best
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         return self.machine.end_offset_for_epoch(epoch)
@@ -187,15 +235,17 @@ def max_timestamp(entry: Entry) -> int:
     return latest
 
 
-def predict_outcome(machine: PartitionLog) -> Callable[[bytes, Term, Index], AppendOutcome]:
+def predict_outcome(machine: PartitionLog) -> Callable[[bytes, Term, Index], AppendOutcome | TrimOutcome]:
     """For the planted bug `ack-before-commit`: the offset that the batch would get if all before it were committed."""
     next_offset, in_term = 0, Term(0)
 
-    def predict(command: bytes, term: Term, index: Index) -> AppendOutcome:
+    def predict(command: bytes, term: Term, index: Index) -> AppendOutcome | TrimOutcome:
         nonlocal next_offset, in_term
         if term != in_term:
             next_offset, in_term = 0, term
         base_offset = max(next_offset, machine.high_watermark)
+        if command[0] != CommandKind.APPEND:
+            return TrimOutcome(machine.log_start_offset)
         count: int = COMMAND_HEAD.unpack_from(command)[3]
         next_offset = base_offset + count
         return AppendOutcome(base_offset, AppendError.NONE, False)

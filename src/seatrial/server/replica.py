@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.inspection import Status
+from seatrial.raft.log import StableLog
 from seatrial.raft.membership import ConfigurationChange
 from seatrial.raft.messages import Entry, Message, Snapshot, SnapshotMeta
 from seatrial.raft.node import RaftNode
@@ -72,6 +73,7 @@ class ReplicaOptions:
     `keep_entries`: how much of the log stays behind a snapshot for slow followers; None keeps all of it.
     `request_id`: the id by which a forwarded command is known again, from its bytes (None: it has none).
     `predict`: only for the planted bug `ack-before-commit`: a result made up before the entry is committed.
+    `stable`: what the Raft node is to see of the group's storage; None: the storage itself.
     `grace_us`: how long after losing the lead a proposal may still end in a definite answer.
     """
 
@@ -80,6 +82,7 @@ class ReplicaOptions:
     keep_entries: int | None = 5_000
     request_id: Callable[[bytes], bytes | None] | None = None
     predict: Callable[[bytes, Term, Index], Any] | None = None
+    stable: Callable[[GroupStorage], StableLog] | None = None
     grace_us: int = 1_000_000
 
 
@@ -361,6 +364,15 @@ class Replica:
         snapshot = Snapshot(meta, self.machine.snapshot())
         self.storage.save_snapshot(snapshot, done=lambda: self._snapshot_saved(meta, kept))
         return True
+
+    def forget_before(self, first_needed: Index) -> None:
+        """Drop the entries before it; where no snapshot stands for them yet, only make one: to be asked again."""
+        meta = self.storage.snapshot_meta
+        if meta is None or meta.last_included_index + 1 < first_needed:
+            self.make_snapshot()
+        elif first_needed > self.storage.first_index:
+            reached("a log gave up the entries that nobody needs any more")
+            self.storage.compact(first_needed)
 
     def _snapshot_saved(self, meta: SnapshotMeta, keep_entries: int | None) -> None:
         self._snapshot_pending = False
