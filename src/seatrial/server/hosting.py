@@ -227,6 +227,11 @@ class Hosting:
         self.partitions[key] = hosted
         return replica
 
+    def _founders(self, key: Key, opened_as: Partition) -> Sequence[NodeId]:
+        hosted = self.partitions.get(key)
+        placement = opened_as if hosted is None else hosted.placement
+        return placement.founding or placement.replicas
+
     def _open_shard(self, name: str, topic: Topic, partition: Partition) -> Replica:
         from seatrial.machines.groups import GroupsMachine  # a node without groups need not know it
 
@@ -234,11 +239,6 @@ class Hosting:
         first = partition.first_configuration(self._node_id)
         # Unlike records, entries are not kept: only the latest state counts.
         replica = self._multiraft.open(partition.group, name, machine, first, ReplicaOptions())
-    def _founders(self, key: Key, opened_as: Partition) -> Sequence[NodeId]:
-        hosted = self.partitions.get(key)
-        placement = opened_as if hosted is None else hosted.placement
-        return placement.founding or placement.replicas
-
         make = partial(self._make_coordinator, replica, machine)
         self.shards[topic.name, partition.index] = HostedShard(topic, partition, replica, make, alive=self._alive)
         return replica
