@@ -1,4 +1,4 @@
-"""Metadata, FindCoordinator, InitProducerId and DescribeConfigs."""
+"""Metadata, FindCoordinator, InitProducerId and DescribeCluster."""
 
 from __future__ import annotations
 
@@ -177,40 +177,23 @@ def test_no_producer_id_without_a_cluster_or_for_a_transaction() -> None:
     assert (response.error_code, response.producer_id) == (ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, -1)
 
 
-def resource(kind: int, name: str, keys: list[str] | None = None) -> Any:
-    structure = message("DescribeConfigsRequest").structure("DescribeConfigsResource")
-    return structure(resource_type=kind, resource_name=name, configuration_keys=keys)
-
-
-@pytest.mark.parametrize("version", range(1, 5))
-def test_settings_of_topics_and_of_this_broker_are_shown(version: int) -> None:
+@pytest.mark.parametrize("version", range(3))
+def test_the_cluster_is_described_in_every_version(version: int) -> None:
     broker = FakeBroker()
-    broker.create("t", retention_ms="77")
-    wanted = [resource(2, "t"), resource(4, "1"), resource(2, "t", ["retention.ms"])]
-    response = ask(broker, ApiKey.DESCRIBE_CONFIGS, version, resources=wanted, include_synonyms=True)
-    topic, node, one = response.results
-    assert [(r.error_code, r.resource_type, r.resource_name) for r in response.results] == [
-        (0, 2, "t"),
-        (0, 4, "1"),
-        (0, 2, "t"),
-    ]
-    shown = {config.name: config for config in topic.configs}
-    assert (shown["retention.ms"].value, shown["retention.ms"].config_source) == ("77", 1)
-    assert (shown["cleanup.policy"].value, shown["cleanup.policy"].config_source) == ("delete", 5)
-    assert shown["retention.ms"].synonyms[0].value == "77"
-    assert {config.name: config.value for config in node.configs}["broker.id"] == "1"
-    assert [config.name for config in one.configs] == ["retention.ms"]
+    broker.alive = [1, 2]
+    response = ask(broker, ApiKey.DESCRIBE_CLUSTER, version)
+    assert (response.error_code, response.cluster_id, response.controller_id) == (0, "test", 1)
+    shown = [(b.broker_id, b.host, b.port, b.rack, b.is_fenced) for b in response.brokers]
+    assert shown == [(n, f"kafka{n}", 9090 + n, f"rack{n}", False) for n in (1, 2)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "error"),
-    [
-        (2, "missing", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-        (4, "2", ErrorCode.INVALID_REQUEST),
-        (8, "x", ErrorCode.INVALID_REQUEST),
-    ],
-)
-def test_settings_of_what_is_not_here_are_refused(kind: int, name: str, error: ErrorCode) -> None:
-    (result,) = ask(FakeBroker(), ApiKey.DESCRIBE_CONFIGS, 4, resources=[resource(kind, name)]).results
-    assert (result.error_code, result.configs) == (error, [])
-    assert result.error_message
+def test_brokers_that_are_down_are_fenced_and_shown_to_those_who_ask_for_them() -> None:
+    broker = FakeBroker()
+    broker.alive = [1, 3]
+    response = ask(broker, ApiKey.DESCRIBE_CLUSTER, 2, include_fenced_brokers=True)
+    assert [(b.broker_id, b.is_fenced) for b in response.brokers] == [(1, False), (2, True), (3, False)]
+
+
+def test_there_are_no_endpoints_of_controllers() -> None:
+    response = ask(FakeBroker(), ApiKey.DESCRIBE_CLUSTER, 1, endpoint_type=2)
+    assert (response.error_code, response.brokers) == (ErrorCode.UNSUPPORTED_ENDPOINT_TYPE, [])

@@ -203,8 +203,8 @@ def test_partitions_are_added_behind_the_last_one_with_groups_of_their_own() -> 
 @pytest.mark.parametrize(
     ("first", "assignments", "error"),
     [
-        (0, ((1,),), MetadataError.CHANGE_PENDING),
-        (2, ((1,),), MetadataError.CHANGE_PENDING),
+        (0, ((1,),), MetadataError.PARTITIONS_DIFFER),
+        (2, ((1,),), MetadataError.PARTITIONS_DIFFER),
         (1, ((1, 1),), MetadataError.INVALID_ASSIGNMENT),
         (1, ((1,), ()), MetadataError.INVALID_ASSIGNMENT),
         (1, ((9,),), MetadataError.UNKNOWN_NODE),

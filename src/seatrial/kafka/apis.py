@@ -32,14 +32,21 @@ class ApiKey(IntEnum):
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     DELETE_TOPICS = 20
+    DELETE_RECORDS = 21
     INIT_PRODUCER_ID = 22
     OFFSET_FOR_LEADER_EPOCH = 23
     DESCRIBE_CONFIGS = 32
+    ALTER_CONFIGS = 33
+    DESCRIBE_LOG_DIRS = 35
     CREATE_PARTITIONS = 37
     DELETE_GROUPS = 42
+    ELECT_LEADERS = 43
     INCREMENTAL_ALTER_CONFIGS = 44
+    ALTER_PARTITION_REASSIGNMENTS = 45
+    LIST_PARTITION_REASSIGNMENTS = 46
     OFFSET_DELETE = 47
     DESCRIBE_CLUSTER = 60
+    DESCRIBE_TOPIC_PARTITIONS = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,19 @@ APIS: Final = _table(
     Api(ApiKey.API_VERSIONS, "ApiVersions", 0, 0, 4, 3),
     Api(ApiKey.CREATE_TOPICS, "CreateTopics", 2, 2, 7, 5),
     Api(ApiKey.DELETE_TOPICS, "DeleteTopics", 1, 1, 6, 4),
+    Api(ApiKey.DELETE_RECORDS, "DeleteRecords", 0, 0, 2, 2),
     Api(ApiKey.INIT_PRODUCER_ID, "InitProducerId", 0, 0, 5, 2),
     Api(ApiKey.OFFSET_FOR_LEADER_EPOCH, "OffsetForLeaderEpoch", 2, 2, 4, 4),
     Api(ApiKey.DESCRIBE_CONFIGS, "DescribeConfigs", 1, 1, 4, 4),
+    Api(ApiKey.ALTER_CONFIGS, "AlterConfigs", 0, 0, 2, 2),
+    Api(ApiKey.DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 1, 5, 2),
+    Api(ApiKey.CREATE_PARTITIONS, "CreatePartitions", 0, 0, 3, 2),
     Api(ApiKey.DELETE_GROUPS, "DeleteGroups", 0, 0, 2, 2),
+    Api(ApiKey.ELECT_LEADERS, "ElectLeaders", 0, 0, 2, 2),
+    Api(ApiKey.INCREMENTAL_ALTER_CONFIGS, "IncrementalAlterConfigs", 0, 0, 1, 1),
+    Api(ApiKey.ALTER_PARTITION_REASSIGNMENTS, "AlterPartitionReassignments", 0, 0, 1, 0),
+    Api(ApiKey.LIST_PARTITION_REASSIGNMENTS, "ListPartitionReassignments", 0, 0, 0, 0),
     Api(ApiKey.OFFSET_DELETE, "OffsetDelete", 0, 0, 0, 32767),
+    Api(ApiKey.DESCRIBE_CLUSTER, "DescribeCluster", 0, 0, 2, 0),
+    Api(ApiKey.DESCRIBE_TOPIC_PARTITIONS, "DescribeTopicPartitions", 0, 0, 0, 0),
 )

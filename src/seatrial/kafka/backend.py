@@ -199,6 +199,13 @@ class Backend(Protocol):
     def leadership(self, topic: str, partition: int) -> Leadership:
         """Also for partitions that have no replica here."""
 
+    @property
+    def log_directory(self) -> str:
+        """Where this node keeps its records, as its operator named it."""
+
+    def partitions(self) -> Sequence[PartitionBackend]:
+        """All replicas on this node, in order of topic and number."""
+
     def partition(self, topic: str, partition: int) -> PartitionBackend | None:
         """The replica on this node; None where there is none (yet)."""
 
@@ -227,5 +234,6 @@ class BrokerSettings:
     follower_staleness_max_ms: int = 10_000  # of what a follower shows; 0: as old as it is
     spread_readers: bool = False  # also those without a rack, over all replicas
     leader_patience_ms: int = 1_000  # how long a fetch waits for a leader to be there, and to vouch
+    syncs: bool = True  # a record is on disk, and not only in a page cache, before it is acknowledged
     metadata_timeout_ms: int = 15_000  # for a command of ours, where the client names no timeout
     groups: GroupSettings = field(default_factory=GroupSettings)

@@ -1,4 +1,4 @@
-"""Requests about the cluster itself: Metadata, InitProducerId, DescribeConfigs.
+"""Requests about the cluster itself: Metadata, DescribeCluster, InitProducerId.
 
 Rule: what is told is what this node knows now; a partition without a known leader is LEADER_NOT_AVAILABLE, so that
 clients ask again.  That is told after a moment, for there are clients that do not wait before they ask again.
@@ -14,14 +14,12 @@ from typing import Any, Final
 from seatrial.kafka.backend import BackendError
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call, CloseConnection
+from seatrial.kafka.controller import Refused
 from seatrial.kafka.errors import ErrorCode
-from seatrial.kafka.topic_configs import ConfigEntry, ConfigSource, broker_entries, topic_entries
-from seatrial.kafka.topic_requests import INTERNAL_TOPICS, NewTopic, RefusedTopic, create_topic, refuse_name
-from seatrial.machines.metadata import AllocateProducerIds, Topic, encode_command
+from seatrial.kafka.topic_requests import INTERNAL_TOPICS, NewTopic, create_topic, refuse_name
+from seatrial.machines.metadata import AllocateProducerIds, Partition, Topic, encode_command
 
 NO_ID: Final = bytes(16)
-TOPIC_RESOURCE: Final = 2  # resource types of DescribeConfigs
-BROKER_RESOURCE: Final = 4
 # How long an answer waits that would help nobody: a partition without a leader, or no broker that is up.  aiokafka asks
 # again the instant it has one, over a thousand times a second while an election lasts.
 USELESS_WAIT_S: Final = 0.05
@@ -64,7 +62,7 @@ async def _create_then_answer(call: Call, missing: Sequence[str]) -> Any:
     for name in missing:
         try:
             await create_topic(call.backend, call.settings, NewTopic(name), call.settings.metadata_timeout_ms / 1000)
-        except RefusedTopic as refused:
+        except Refused as refused:
             if refused.error != ErrorCode.TOPIC_ALREADY_EXISTS:  # somebody else was quicker: as good
                 failed.add(name)
     return _metadata_response(call, [_wanted_metadata(call, wanted, failed) for wanted in call.request.topics])
@@ -93,23 +91,24 @@ def _wanted_metadata(call: Call, wanted: Any, failed: Collection[str] = ()) -> A
 
 def _topic_metadata(call: Call, topic: Topic) -> Any:
     codec = message("MetadataResponse")
-    partition_result = codec.structure("MetadataResponsePartition")
+    result = codec.structure("MetadataResponsePartition")
     alive = set(call.backend.alive_nodes())
-    partitions = []
-    for partition in topic.partitions:
-        leadership = call.backend.leadership(topic.name, partition.index)
-        partitions.append(
-            partition_result(
-                error_code=ErrorCode.NONE if leadership.leader_id >= 0 else ErrorCode.LEADER_NOT_AVAILABLE,
-                partition_index=partition.index,
-                leader_id=leadership.leader_id,
-                leader_epoch=leadership.leader_epoch,
-                replica_nodes=partition.replicas,
-                isr_nodes=leadership.in_sync,
-                offline_replicas=[node for node in partition.replicas if node not in alive],
-            )
-        )
+    partitions = [result(**partition_fields(call, topic.name, p, alive)) for p in topic.partitions]
     return codec.structure("MetadataResponseTopic")(name=topic.name, topic_id=topic.topic_id, partitions=partitions)
+
+
+def partition_fields(call: Call, topic: str, partition: Partition, alive: Collection[int]) -> dict[str, Any]:
+    """What Metadata and DescribeTopicPartitions tell of a partition, by their fields' names."""
+    leadership = call.backend.leadership(topic, partition.index)
+    return {
+        "error_code": ErrorCode.NONE if leadership.leader_id >= 0 else ErrorCode.LEADER_NOT_AVAILABLE,
+        "partition_index": partition.index,
+        "leader_id": leadership.leader_id,
+        "leader_epoch": leadership.leader_epoch,
+        "replica_nodes": partition.replicas,
+        "isr_nodes": leadership.in_sync,
+        "offline_replicas": [node for node in partition.replicas if node not in alive],
+    }
 
 
 def _metadata_response(call: Call, topics: Sequence[Any]) -> Any:
@@ -131,6 +130,37 @@ def _metadata_response(call: Call, topics: Sequence[Any]) -> Any:
     )
 
 
+BROKERS: Final = 1  # endpoint types of DescribeCluster
+
+
+def describe_cluster(call: Call) -> Any:
+    """DescribeCluster 0 to 2: the brokers that are up, and in version 2 on request the others, as fenced (KIP-1073)."""
+    codec = message("DescribeClusterResponse")
+    backend, request = call.backend, call.request
+    if request.endpoint_type != BROKERS:
+        return codec.new(
+            error_code=ErrorCode.UNSUPPORTED_ENDPOINT_TYPE,
+            error_message="controllers have no endpoints of their own here: ask for the brokers",
+            endpoint_type=request.endpoint_type,
+            cluster_id=backend.cluster_id,
+            brokers=(),
+        )
+    broker = codec.structure("DescribeClusterBroker")
+    up = {*backend.alive_nodes(), backend.controller_id}
+    nodes = backend.metadata.nodes
+    return codec.new(
+        error_message=None,
+        endpoint_type=BROKERS,
+        cluster_id=backend.cluster_id,
+        controller_id=backend.controller_id,
+        brokers=[
+            broker(broker_id=node_id, host=node.kafka_host, port=node.kafka_port, rack=node.rack, is_fenced=not is_up)
+            for node_id, node, is_up in ((n, nodes[n], n in up) for n in sorted(nodes))
+            if is_up or request.include_fenced_brokers
+        ],
+    )
+
+
 async def init_producer_id(call: Call) -> Any:
     """InitProducerId 0 to 5: a new producer id, epoch 0, for an idempotent producer."""
     codec = message("InitProducerIdResponse")
@@ -144,52 +174,3 @@ async def init_producer_id(call: Call) -> Any:
         # The one error after which every client simply asks again, without looking for a coordinator first.
         return codec.new(error_code=ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, **nothing)
     return codec.new(producer_id=result.first_producer_id, producer_epoch=0)
-
-
-def describe_configs(call: Call) -> Any:
-    """DescribeConfigs 1 to 4, of topics and of this broker."""
-    codec = message("DescribeConfigsResponse")
-    return codec.new(results=[_describe_one(call, resource) for resource in call.request.resources])
-
-
-def _describe_one(call: Call, resource: Any) -> Any:
-    codec = message("DescribeConfigsResponse")
-    identity = {"resource_type": resource.resource_type, "resource_name": resource.resource_name}
-    result = codec.structure("DescribeConfigsResult")
-    found = _entries(call, resource.resource_type, resource.resource_name)
-    if isinstance(found, RefusedTopic):
-        return result(error_code=found.error, error_message=found.text, **identity)
-    wanted = resource.configuration_keys
-    config = codec.structure("DescribeConfigsResourceResult")
-    synonym = codec.structure("DescribeConfigsSynonym")
-    configs = [
-        config(
-            name=entry.name,
-            value=entry.value,
-            read_only=entry.source == ConfigSource.STATIC_BROKER_CONFIG,
-            config_source=entry.source,
-            config_type=entry.kind,
-            synonyms=[synonym(name=entry.name, value=entry.value, source=entry.source)]
-            if call.request.include_synonyms
-            else (),
-            documentation=None,
-        )
-        for entry in found
-        if wanted is None or entry.name in wanted
-    ]
-    return result(configs=configs, error_message=None, **identity)
-
-
-def _entries(call: Call, resource_type: int, name: str) -> list[ConfigEntry] | RefusedTopic:
-    if resource_type == TOPIC_RESOURCE:
-        topic = call.backend.metadata.topics.get(name)
-        if topic is None:
-            return RefusedTopic(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
-        return topic_entries(topic.configs, call.settings)
-    if resource_type == BROKER_RESOURCE:
-        node_id = call.backend.node_id
-        if name not in ("", str(node_id)):
-            text = f"this is broker {node_id}: ask broker {name} itself"
-            return RefusedTopic(ErrorCode.INVALID_REQUEST, text)
-        return broker_entries(node_id, call.settings)
-    return RefusedTopic(ErrorCode.INVALID_REQUEST, f"resources of type {resource_type} have no configuration here")

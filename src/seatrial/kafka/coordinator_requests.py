@@ -14,10 +14,11 @@ from typing import Any, Final
 from seatrial.kafka.backend import BackendError
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
+from seatrial.kafka.controller import Refused
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_settings import GROUPS_TOPIC
 from seatrial.kafka.produce import NO_TRANSACTIONS
-from seatrial.kafka.topic_requests import NewTopic, RefusedTopic, create_internal_topic
+from seatrial.kafka.topic_requests import NewTopic, create_internal_topic
 
 GROUP: Final = 0  # key types
 TRANSACTION: Final = 1
@@ -45,7 +46,7 @@ async def _wait_then_answer(call: Call, keys: list[str]) -> Any:
         topic = NewTopic(GROUPS_TOPIC, call.settings.groups.coordinators)
         try:
             await create_internal_topic(call.backend, call.settings, topic, call.settings.metadata_timeout_ms / 1000)
-        except (RefusedTopic, BackendError) as error:
+        except (Refused, BackendError) as error:
             return _found(call, f"the topic that holds the groups could not be made: {error}")
     deadline = loop.time() + patience_s
     while loop.time() < deadline and any(groups.leader_of(key) < 0 for key in keys):

@@ -17,7 +17,7 @@ from seatrial.kafka import fetch, produce
 from seatrial.kafka.api_versions import api_versions, unsupported_api_versions
 from seatrial.kafka.apis import APIS, Api, ApiKey
 from seatrial.kafka.backend import Backend, BrokerSettings, Buffer
-from seatrial.kafka.cluster_requests import describe_configs, init_producer_id, metadata
+from seatrial.kafka.cluster_requests import describe_cluster, init_producer_id, metadata
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call, ClientContext, CloseConnection, Handler
 from seatrial.kafka.offset_requests import list_offsets, offset_for_leader_epoch
@@ -39,8 +39,8 @@ HANDLERS: Final[Mapping[ApiKey, Handler]] = {
     ApiKey.DELETE_TOPICS: delete_topics,
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
-    ApiKey.DESCRIBE_CONFIGS: describe_configs,
-}  # all but those of groups, and Produce and Fetch, which have codecs of their own
+    ApiKey.DESCRIBE_CLUSTER: describe_cluster,
+}  # what clients need to write and read; Produce and Fetch have codecs of their own
 
 
 @cache
@@ -64,6 +64,28 @@ def group_handlers() -> Mapping[ApiKey, Handler]:
         ApiKey.LIST_GROUPS: list_groups,
         ApiKey.DELETE_GROUPS: delete_groups,
         ApiKey.OFFSET_DELETE: offset_delete,
+    }
+
+
+@cache
+def admin_handlers() -> Mapping[ApiKey, Handler]:
+    """Of what is asked for now and then; imported when it is."""
+    from seatrial.kafka.config_requests import alter_configs, describe_configs, incremental_alter_configs
+    from seatrial.kafka.description_requests import describe_log_dirs, describe_topic_partitions
+    from seatrial.kafka.partition_requests import create_partitions, delete_records, elect_leaders
+    from seatrial.kafka.reassignment_requests import alter_partition_reassignments, list_partition_reassignments
+
+    return {
+        ApiKey.DELETE_RECORDS: delete_records,
+        ApiKey.DESCRIBE_CONFIGS: describe_configs,
+        ApiKey.ALTER_CONFIGS: alter_configs,
+        ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs,
+        ApiKey.CREATE_PARTITIONS: create_partitions,
+        ApiKey.ELECT_LEADERS: elect_leaders,
+        ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,
+        ApiKey.ALTER_PARTITION_REASSIGNMENTS: alter_partition_reassignments,
+        ApiKey.LIST_PARTITION_REASSIGNMENTS: list_partition_reassignments,
+        ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
     }
 
 
@@ -123,7 +145,7 @@ class Dispatcher:
         if api.key == ApiKey.FETCH:
             return fetch.serve(self._backend, self._settings, client, data, position, version, reply)
         request, _ = message(f"{api.message}Request").decode(data, position, version)
-        handler = HANDLERS.get(api.key) or group_handlers()[api.key]
+        handler = HANDLERS.get(api.key) or admin_handlers().get(api.key) or group_handlers()[api.key]
         answer = handler(Call(self._backend, self._settings, client, version, request))
         response_codec = message(f"{api.message}Response")
         if not isinstance(answer, Coroutine):

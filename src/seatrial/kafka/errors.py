@@ -125,6 +125,7 @@ class ErrorCode(IntEnum):
     INCONSISTENT_CLUSTER_ID = 104
     TRANSACTIONAL_ID_NOT_FOUND = 105
     FETCH_SESSION_TOPIC_ID_ERROR = 106
+    UNSUPPORTED_ENDPOINT_TYPE = 115
 
 
 # What the partition log refused at apply, in Kafka's words: the two enumerations share their names.

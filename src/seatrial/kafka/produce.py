@@ -100,8 +100,7 @@ def _start(
         return PartitionResult(index, found, leader=hint)
     partition = found
     try:
-        known = backend.metadata.topics.get(topic)
-        limit = max_message_bytes(known.configs if known else {}, settings)
+        limit = max_message_bytes(backend.metadata.topics.get(topic), backend, settings)
         info = check_batch(records if records is not None else b"", limit)
     except InvalidRecords as error:
         return PartitionResult(index, error.error, message=error.message)

@@ -1,8 +1,7 @@
 """CreateTopics and DeleteTopics, and the creation of topics that clients ask for by using them.
 
 Rule: everything that can be checked is checked here, with Kafka's own error for it; what only the replicated state can
-decide (a name taken meanwhile) is decided there.  Any node serves these: it forwards the command to the controller, as
-Kafka's brokers do since KRaft, so that a client with old metadata is served too.
+decide (a name taken meanwhile) is decided there.
 Knows nothing of how partitions come to life.
 """
 
@@ -14,20 +13,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from seatrial.kafka.backend import Backend, BackendError, BrokerSettings
+from seatrial.kafka.backend import Backend, BrokerSettings
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import Call
+from seatrial.kafka.controller import Refused, propose, timeout_s
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.group_settings import GROUPS_TOPIC
-from seatrial.kafka.topic_configs import refuse_config, topic_entries
-from seatrial.machines.metadata import (
-    CreateTopic,
-    DeleteTopic,
-    MetadataError,
-    MetadataResult,
-    Topic,
-    encode_command,
-)
+from seatrial.kafka.topic_configs import inherited, refuse_config, refuse_promise, topic_entries
+from seatrial.machines.metadata import CreateTopic, DeleteTopic, Topic
 from seatrial.machines.placement import assign_replicas
 
 MAX_NAME_LENGTH: Final = 249
@@ -35,25 +28,6 @@ DEFAULT: Final = -1  # "as the broker's settings say"
 # They hold what is not for clients to read or delete, in a form of our own: shown to nobody, named by nobody.
 INTERNAL_TOPICS: Final = frozenset({GROUPS_TOPIC})
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")
-_MAX_TIMEOUT_MS: Final = 300_000
-
-_METADATA_ERRORS: Final[Mapping[MetadataError, ErrorCode]] = {
-    MetadataError.NONE: ErrorCode.NONE,
-    MetadataError.TOPIC_ALREADY_EXISTS: ErrorCode.TOPIC_ALREADY_EXISTS,
-    MetadataError.UNKNOWN_TOPIC: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-    MetadataError.UNKNOWN_NODE: ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-    MetadataError.INVALID_ASSIGNMENT: ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-    MetadataError.CLUSTER_ID_MISMATCH: ErrorCode.INCONSISTENT_CLUSTER_ID,
-}
-
-
-class RefusedTopic(Exception):
-    """A topic that cannot be created or deleted as asked."""
-
-    def __init__(self, error: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.error = error
-        self.text = text
 
 
 class NewTopic(NamedTuple):
@@ -81,95 +55,100 @@ def refuse_name(name: str) -> str | None:
     return None
 
 
+def known_topic(backend: Backend, name: str) -> Topic:
+    """A topic that clients may name.  Raises Refused."""
+    topic = backend.metadata.topics.get(name)
+    if topic is None or name in INTERNAL_TOPICS:
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
+    return topic
+
+
 def plan_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic) -> CreateTopic:
-    """The command that creates a topic.  Raises RefusedTopic."""
+    """The command that creates a topic.  Raises Refused."""
     reason = refuse_name(topic.name)
     if reason is not None:
-        raise RefusedTopic(ErrorCode.INVALID_TOPIC_EXCEPTION, reason)
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, reason)
     if topic.name in backend.metadata.topics:
-        raise RefusedTopic(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {topic.name!r} already exists")
+        raise Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {topic.name!r} already exists")
     for name in sorted(topic.configs):
         reason = refuse_config(name, topic.configs[name])
         if reason is not None:
-            raise RefusedTopic(ErrorCode.INVALID_CONFIG, reason)
+            raise Refused(ErrorCode.INVALID_CONFIG, reason)
     configs = {name: value for name, value in topic.configs.items() if value is not None}
-    if topic.manual:
-        return CreateTopic(topic.name, _manual_assignments(backend, topic), configs)
-    return CreateTopic(topic.name, _assignments(backend, settings, topic), configs)
+    assignments = _manual_assignments(backend, topic) if topic.manual else _assignments(backend, settings, topic)
+    reason = refuse_promise(configs, min(map(len, assignments)), settings)
+    if reason is not None:
+        raise Refused(ErrorCode.INVALID_CONFIG, reason)
+    return CreateTopic(topic.name, assignments, configs)
 
 
 def _manual_assignments(backend: Backend, topic: NewTopic) -> tuple[tuple[int, ...], ...]:
     if topic.partitions != DEFAULT or topic.replication_factor != DEFAULT:
-        raise RefusedTopic(
+        raise Refused(
             ErrorCode.INVALID_REQUEST, "with a manual assignment, partitions and replication factor must both be -1"
         )
     if sorted(topic.manual) != list(range(len(topic.manual))):
-        raise RefusedTopic(
+        raise Refused(
             ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partitions must be numbered from 0 on, not {sorted(topic.manual)}"
         )
     for partition, replicas in topic.manual.items():
-        unknown = sorted(set(replicas) - set(backend.metadata.nodes))
-        if unknown or not replicas or len(set(replicas)) != len(replicas):
-            text = f"partition {partition} needs known and different nodes, not {list(replicas)}"
-            raise RefusedTopic(ErrorCode.INVALID_REPLICA_ASSIGNMENT, text)
+        refuse_replicas(backend, partition, replicas)
     return tuple(tuple(topic.manual[partition]) for partition in range(len(topic.manual)))
+
+
+def refuse_replicas(backend: Backend, partition: int, replicas: Sequence[int]) -> None:
+    """Raises Refused where these cannot be the replicas of a partition."""
+    unknown = sorted(set(replicas) - set(backend.metadata.nodes))
+    if unknown or not replicas or len(set(replicas)) != len(replicas):
+        text = f"partition {partition} needs known and different nodes, not {list(replicas)}"
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, text)
 
 
 def _assignments(backend: Backend, settings: BrokerSettings, topic: NewTopic) -> tuple[tuple[int, ...], ...]:
     partitions = settings.default_partitions if topic.partitions == DEFAULT else topic.partitions
     if not 1 <= partitions <= settings.max_partitions:
         text = f"a topic has 1 to {settings.max_partitions} partitions, not {partitions}"
-        raise RefusedTopic(ErrorCode.INVALID_PARTITIONS, text)
+        raise Refused(ErrorCode.INVALID_PARTITIONS, text)
     factor = topic.replication_factor
     if factor == DEFAULT:
         factor = settings.default_replication_factor
+    return place(backend, partitions, factor)
+
+
+def place(backend: Backend, partitions: int, factor: int) -> tuple[tuple[int, ...], ...]:
+    """Replicas for so many new partitions.  Raises Refused where there are too few nodes."""
     nodes = backend.metadata.placeable
     alive = [node for node in backend.alive_nodes() if node in nodes]
     # A node that is down for now is taken where the others are too few: a majority of the replicas will do.
     usable = alive if len(alive) >= factor else sorted(nodes)
     if not 1 <= factor <= len(usable):
         text = f"replication factor {factor} cannot be reached: {len(usable)} nodes are registered"
-        raise RefusedTopic(ErrorCode.INVALID_REPLICATION_FACTOR, text)
+        raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, text)
     racks = {int(node): nodes[node].rack for node in nodes if node in usable}
     return assign_replicas(racks, partitions=partitions, replication_factor=factor, first=backend.metadata.next_group)
 
 
-async def create_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, timeout_s: float) -> Topic:
-    """Create a topic and return it.  Raises RefusedTopic, also where the cluster could not say yes in time."""
-    return await _create(backend, plan_topic(backend, settings, topic), timeout_s)
+async def create_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, seconds: float) -> Topic:
+    """Create a topic and return it.  Raises Refused, also where the cluster could not say yes in time."""
+    return await _create(backend, plan_topic(backend, settings, topic), seconds)
 
 
-async def create_internal_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, timeout_s: float) -> None:
-    """Make sure that there is this internal topic.  Raises RefusedTopic."""
+async def create_internal_topic(backend: Backend, settings: BrokerSettings, topic: NewTopic, seconds: float) -> None:
+    """Make sure that there is this internal topic.  Raises Refused."""
     if topic.name in backend.metadata.topics:
         return
     command = CreateTopic(topic.name, _assignments(backend, settings, topic))
     try:
-        await _create(backend, command, timeout_s)
-    except RefusedTopic as refused:
+        await _create(backend, command, seconds)
+    except Refused as refused:
         if refused.error != ErrorCode.TOPIC_ALREADY_EXISTS:  # another node was asked as well, and was quicker
             raise
 
 
-async def _create(backend: Backend, command: CreateTopic, timeout_s: float) -> Topic:
-    result = await _propose(backend, encode_command(command, request_id=backend.new_request_id()), timeout_s)
-    if result.error:
-        raise RefusedTopic(_METADATA_ERRORS[result.error], result.message)
+async def _create(backend: Backend, command: CreateTopic, seconds: float) -> Topic:
+    result = await propose(backend, command, seconds)
     assert result.topic is not None
     return result.topic
-
-
-async def _propose(backend: Backend, command: bytes, timeout_s: float) -> MetadataResult:
-    try:
-        return await backend.propose_metadata(command, timeout_s)
-    except BackendError as error:
-        # Retriable both; only the second leaves open whether it will still happen.
-        code = ErrorCode.NOT_CONTROLLER if error.definite else ErrorCode.REQUEST_TIMED_OUT
-        raise RefusedTopic(code, str(error)) from error
-
-
-def _timeout_s(timeout_ms: int) -> float:
-    return min(max(timeout_ms, 1), _MAX_TIMEOUT_MS) / 1000
 
 
 async def create_topics(call: Call) -> Any:
@@ -185,7 +164,7 @@ async def _create_one(call: Call, topic: Any, *, is_repeated: bool) -> Any:
     result = codec.structure("CreatableTopicResult")
     try:
         if is_repeated:
-            raise RefusedTopic(ErrorCode.INVALID_REQUEST, f"the request names topic {topic.name!r} more than once")
+            raise Refused(ErrorCode.INVALID_REQUEST, f"the request names topic {topic.name!r} more than once")
         wanted = NewTopic(
             topic.name,
             topic.num_partitions,
@@ -197,11 +176,11 @@ async def _create_one(call: Call, topic: Any, *, is_repeated: bool) -> Any:
             plan = plan_topic(call.backend, call.settings, wanted)
             assignments, configs, topic_id = plan.assignments, plan.configs, bytes(16)
         else:
-            timeout_s = _timeout_s(call.request.timeout_ms)
-            created = await create_topic(call.backend, call.settings, wanted, timeout_s)
+            seconds = timeout_s(call.request.timeout_ms)
+            created = await create_topic(call.backend, call.settings, wanted, seconds)
             assignments = tuple(partition.replicas for partition in created.partitions)
             configs, topic_id = created.configs, created.topic_id
-    except RefusedTopic as refused:
+    except Refused as refused:
         return result(name=topic.name, error_code=refused.error, error_message=refused.text)
     shown = codec.structure("CreatableTopicConfigs")
     return result(
@@ -212,7 +191,7 @@ async def _create_one(call: Call, topic: Any, *, is_repeated: bool) -> Any:
         replication_factor=len(assignments[0]),
         configs=[
             shown(name=entry.name, value=entry.value, config_source=entry.source)
-            for entry in topic_entries(configs, call.settings)
+            for entry in topic_entries(configs, inherited(call.backend, call.settings))
         ],
     )
 
@@ -232,27 +211,23 @@ async def _delete_one(call: Call, name: str | None, topic_id: bytes) -> Any:
     result = message("DeleteTopicsResponse").structure("DeletableTopicResult")
     try:
         topic = _find(call.backend, name, topic_id)
-        command = DeleteTopic(topic.topic_id)
-        encoded = encode_command(command, request_id=call.backend.new_request_id())
-        outcome = await _propose(call.backend, encoded, _timeout_s(call.request.timeout_ms))
-        if outcome.error:
-            raise RefusedTopic(_METADATA_ERRORS[outcome.error], outcome.message)
-    except RefusedTopic as refused:
+        await propose(call.backend, DeleteTopic(topic.topic_id), timeout_s(call.request.timeout_ms))
+    except Refused as refused:
         return result(name=name, topic_id=topic_id, error_code=refused.error, error_message=refused.text)
     return result(name=topic.name, topic_id=topic.topic_id)
 
 
 def _find(backend: Backend, name: str | None, topic_id: bytes) -> Topic:
     if name in INTERNAL_TOPICS:
-        raise RefusedTopic(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic {name!r} is internal and cannot be deleted")
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic {name!r} is internal and cannot be deleted")
     if name is not None:
         if any(topic_id):
-            raise RefusedTopic(ErrorCode.INVALID_REQUEST, "name the topic by its name or by its id, not by both")
+            raise Refused(ErrorCode.INVALID_REQUEST, "name the topic by its name or by its id, not by both")
         named = backend.metadata.topics.get(name)
         if named is None:
-            raise RefusedTopic(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
         return named
     found = backend.metadata.topic_by_id(topic_id)
     if found is None or found.name in INTERNAL_TOPICS:
-        raise RefusedTopic(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has id {topic_id.hex()}")
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has id {topic_id.hex()}")
     return found

@@ -110,3 +110,4 @@ class MetadataError(IntEnum):
     CHANGE_PENDING = 8  # an earlier change of the same thing is under way
     NO_VOTER_LEFT = 9
     FORMER_REPLICA = 10  # the node held the partition, and not everybody who left has cleaned up
+    PARTITIONS_DIFFER = 11  # the topic has not as many partitions as it was thought to have

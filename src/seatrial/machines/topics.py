@@ -122,7 +122,7 @@ def with_more_partitions(
     """The topic with the partitions added."""
     if command.first != len(topic.partitions):
         text = f"topic {topic.name!r} has {len(topic.partitions)} partitions, and not {command.first} as it was thought"
-        return Refusal(MetadataError.CHANGE_PENDING, text)
+        return Refusal(MetadataError.PARTITIONS_DIFFER, text)
     refusal = refuse_assignments(command.assignments, nodes, command.first)
     if refusal is not None:
         return refusal

@@ -155,6 +155,10 @@ class Broker:
     def is_joining(self) -> bool:
         return self.directory.joined and not self.metadata.nodes
 
+    @property
+    def log_directory(self) -> str:
+        return self.config.data_dir
+
     def now_us(self) -> int:
         return self._clock.now_us()
 
@@ -286,9 +290,21 @@ class Broker:
 
     def _metadata_changed(self, change: MetadataChange) -> None:
         self.hosting.topics_changed(change.topics)
+        for key in change.elections:
+            self._hand_to_preferred(key)
         self.membership.wake()
         if change.nodes:
             self.multiraft.loop.call_soon(self._nodes_changed)
+
+    def _hand_to_preferred(self, key: tuple[str, int]) -> None:
+        """A client asks for it; only who leads now can do it."""
+        hosted = self.hosting.partitions.get(key)
+        if hosted is None or not hosted.is_leader:
+            return
+        preferred = hosted.placement.replicas[0]
+        if preferred != self.config.node_id and preferred in hosted.replica.node.configuration.voters:
+            reached("a leader handed over to the preferred replica because a client had asked for it")
+            hosted.replica.transfer_leadership(preferred)
 
     def _replica_gone(self, topic: Topic, partition: Partition) -> None:
         """The files of a replica that had moved away are deleted: tell it until it is known, or has changed again."""

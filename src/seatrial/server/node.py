@@ -26,6 +26,7 @@ from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
 from seatrial.server.replica import Replica
+from seatrial.server.retention import Retaining
 from seatrial.server.standing import Standing
 from seatrial.server.wires import chosen_wire
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
@@ -125,7 +126,17 @@ class Node:
         self.multiraft.listeners[INTRODUCTIONS] = self.introductions.receive
         self.hooks = self._test_hooks() if config.test_hooks else None
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
-        self.listener = KafkaListener(Dispatcher(self.broker, broker_settings(config)), limits, logger, loop)
+        settings = broker_settings(config)
+        self.listener = KafkaListener(Dispatcher(self.broker, settings), limits, logger, loop)
+        self.retaining = Retaining(
+            self.broker.partitions,
+            self.broker.metadata,
+            settings,
+            config.node_id,
+            loop,
+            logger,
+            wall_ms=clock.wall_ms,
+        )
 
     def _make_introductions(self) -> Introductions:
         return Introductions(
@@ -194,6 +205,7 @@ class Node:
         self._spawn(self._sample_lag())
         self._spawn(self.broker.membership.run())
         self._spawn(self.broker.groups.run())
+        self._spawn(self.retaining.run())
 
     async def _start_admin(self) -> None:
         # Imported here: by now the peers are dialled, and the 40 ms that this takes overlap with their start.
@@ -338,6 +350,7 @@ def broker_settings(config: ServerConfig) -> BrokerSettings:
         default_replication_factor=min(factor, len(config.voters)) if config.voters else factor,
         max_message_bytes=config.max_message_bytes,
         fetch_from_followers=config.fetch_from_followers,
+        syncs=config.durability == "fsync",
         follower_staleness_max_ms=config.follower_staleness_max_ms,
         spread_readers=config.replica_selector == "load",
         groups=group_settings(config),
