@@ -17,11 +17,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
 _BUFFERS_MAX = 1024  # of one vectored write: IOV_MAX on Linux
+# Fewer syncs than that are not worth waking other threads; more threads than that do not make a journal quicker.
+SIDE_BY_SIDE_MIN: Final = 4
+HELPERS: Final = 8
 
 
 class Clock(Protocol):
@@ -147,6 +153,13 @@ class Files(Protocol):
 
     def sync_directory(self, path: str) -> None: ...
 
+    def side_by_side(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """Run them all, in any order or at once; blocks until all have ended, then raises the first one's error.
+
+        To be called on a worker: a journal makes the syncs of many files durable together only where they are asked
+        for together.
+        """
+
     def lock(self, path: str) -> File:
         """Take an exclusive lock that ends with this process, or raise BlockingIOError."""
 
@@ -233,6 +246,9 @@ class ThreadWorker:
 class RealFiles:
     """The operating system's file system."""
 
+    def __init__(self) -> None:
+        self._helpers: ThreadPoolExecutor | None = None  # made when there is first something to do side by side
+
     def open(self, path: str, *, create: bool = False) -> File:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         return RealFile(os.open(path, flags, 0o644))
@@ -269,6 +285,20 @@ class RealFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def side_by_side(self, jobs: Sequence[Callable[[], None]]) -> None:
+        if len(jobs) < SIDE_BY_SIDE_MIN:
+            for job in jobs:
+                job()
+            return
+        if self._helpers is None:
+            from concurrent.futures import ThreadPoolExecutor  # few groups never need it, and nodes should start soon
+
+            self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="files")
+        ended = [self._helpers.submit(job) for job in jobs]
+        errors = [error for one in ended if (error := one.exception()) is not None]
+        if errors:
+            raise errors[0]
 
     def lock(self, path: str) -> File:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from seatrial.env import Clock, Files, RealClock, RealFiles, Rng
+from seatrial.env import HELPERS, Clock, Files, RealClock, RealFiles, Rng
 
 
 def test_a_child_stream_does_not_move_when_its_parent_is_used() -> None:
@@ -88,3 +90,26 @@ def test_the_worker_runs_jobs_in_order_and_answers_on_the_loop(tmp_path: Path) -
         worker.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_jobs_side_by_side_have_all_ended_when_one_of_them_is_reported_to_have_failed(count: int) -> None:
+    """A sync that goes on behind a failure's back could be taken for one of the next batch."""
+    ended: list[int] = []
+
+    def job(number: int) -> None:
+        ended.append(number)
+        if number == count - 1:
+            raise OSError(5, "planted")
+
+    with pytest.raises(OSError, match="planted"):
+        RealFiles().side_by_side([partial(job, number) for number in range(count)])
+    assert sorted(ended) == list(range(count))
+
+
+def test_many_jobs_run_at_once() -> None:
+    """Each of them waits for all the others: one after the other they would never end."""
+    together = Barrier(HELPERS, timeout=5)
+    passed: list[int] = []
+    RealFiles().side_by_side([lambda: passed.append(together.wait()) for _ in range(HELPERS)])
+    assert sorted(passed) == list(range(HELPERS))

@@ -196,6 +196,10 @@ class FakeDisk:
         self.locked.add(path)
         return file
 
+    def side_by_side(self, jobs: Sequence[Callable[[], None]]) -> None:
+        for job in jobs:
+            job()
+
     def worker(self, name: str) -> FakeWorker:
         self.workers.append(FakeWorker(self))
         return self.workers[-1]

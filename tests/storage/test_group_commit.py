@@ -62,6 +62,23 @@ def test_saves_queued_behind_a_write_go_as_one(kit: Any) -> None:
     kit.run(scenario())
 
 
+def test_new_groups_that_are_written_together_share_the_sync_of_their_parent(kit: Any) -> None:
+    async def scenario() -> None:
+        disk = kit.disk()
+        storage = kit.storage(disk)
+        disk.held = True
+        saved = [kit.save(storage.open_group(GroupId(n)), kit.entries(1, 1), kit.state(1)) for n in range(1, 7)]
+        waiting = [asyncio.ensure_future(one) for one in saved]
+        await turns()
+        since = len(disk.calls)
+        disk.release()
+        await asyncio.gather(*waiting)
+        parents = [path for what, path in disk.calls[since:] if what == "sync_directory" and path.endswith("/groups")]
+        assert len(parents) == 1, disk.calls[since:]
+
+    kit.run(scenario())
+
+
 def test_a_commit_index_alone_is_not_worth_a_write(kit: Any) -> None:
     async def scenario() -> None:
         disk = kit.disk()

@@ -6,7 +6,7 @@ Rule: a batch touches nothing that the loop still changes.  Knows nothing of wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seatrial.env import Buffer, Files
@@ -34,7 +34,7 @@ class Settings:
 
 @dataclass(slots=True, kw_only=True)  # one for each save: frozen, it takes half as long again to make
 class GroupWrite:
-    """`write`, then, in "fsync" mode, `settle`; both raise OSError."""
+    """`write`, then, in "fsync" mode, `settle_all`; both raise OSError."""
 
     group: GroupId
     directory: str
@@ -60,13 +60,23 @@ class GroupWrite:
         if not self.settings.synced:
             self.segment.is_new = False
 
-    def settle(self) -> None:
-        """Sync; and write down apart what is durable from here on."""
+    def sync(self) -> None:
+        """All but the directory that the groups' own directories are in."""
         self.segment.sync()
         if self.segment.is_new:
             self.settings.files.sync_directory(self.directory)
             self.segment.is_new = False
-        if self.creates_directory:
-            self.settings.files.sync_directory(self.directory.rpartition("/")[0])
+
+    def note(self) -> None:
+        """Write down apart what is durable from here on."""
         place = Place(self.segment.sequence, self.end)
         self.settings.watermarks.write(self.watermark_slot, self.group, place, self.last_index)
+
+
+def settle_all(files: Files, writes: Sequence[GroupWrite]) -> None:
+    """Sync what was written; and then write down apart what is durable."""
+    files.side_by_side([write.sync for write in writes])
+    for parent in sorted({write.directory.rpartition("/")[0] for write in writes if write.creates_directory}):
+        files.sync_directory(parent)
+    for write in writes:
+        write.note()

@@ -9,8 +9,8 @@ There is no file for the HardState: every write of a group begins with it (see f
 covers votes, terms and entries, and because a second file would cost a second sync.
 
 **Group commit.**  All saves queued while a write runs are the next write: for each dirty group one write call and
-one sync.  The worker does nothing else (what is small it only syncs, see inline_writes.py); snapshots that the state
-machines made, and removals, go by a second worker.
+one sync, those of many groups side by side.  The worker does nothing else (what is small it only syncs, see
+inline_writes.py); snapshots that the state machines made, and removals, go by a second worker.
 Rule: after a failed write or sync nothing is ever reported durable again: `on_fatal` is told, once, and the
 process must stop (a second fsync may succeed although the pages of the first are lost).
 Knows nothing of what the groups are for.
@@ -24,7 +24,7 @@ from typing import Final, Literal
 
 from seatrial.env import Files
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.storage.batch_write import GroupWrite, Settings
+from seatrial.storage.batch_write import GroupWrite, Settings, settle_all
 from seatrial.storage.directory import claim_directory
 from seatrial.storage.errors import GroupBeingRemoved, StorageError, failure_of
 from seatrial.storage.group import SegmentGroup
@@ -186,8 +186,7 @@ class SegmentStorage:
                 for write in writes:
                     write.write()
             if self._settings.synced:
-                for write in writes:
-                    write.settle()
+                settle_all(self._files, writes)
         except BaseException:
             self._write_failed = True
             raise
