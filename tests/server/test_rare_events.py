@@ -21,9 +21,9 @@ from seatrial.machines.sessions import MAX_ANSWERS
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import ForwardProposal, Heartbeat
 from seatrial.raft.reads import ReadState
+from seatrial.server.campaigns import CAMPAIGNS_MAX
 from seatrial.server.errors import NoLeader, OutcomeUnknown, StartError
 from seatrial.server.key_value import KeyValueService
-from seatrial.server.multiraft import CAMPAIGNS_MAX
 from seatrial.server.proposals import OpenProposals
 from seatrial.server.quiet import _HEAD, BEAT_WITH_LIST, QuietGroups
 from seatrial.server.read_barriers import READ_PATIENCE_US, ReadBarriers
@@ -174,9 +174,9 @@ def test_no_more_groups_stand_for_election_at_once_than_a_node_can_bear(run_clus
                 host.open(GroupId(100 + number), f"g{number}", cluster.machines[node], cluster.members, cluster.options)
             await eventually(
                 lambda: "an election was postponed because too many were under way" in marks.counts,
-                lambda: len(host._campaigning),
+                lambda: len(host._campaigns),
             )
-        assert len(host._campaigning) <= CAMPAIGNS_MAX
+        assert len(host._campaigns) <= CAMPAIGNS_MAX
 
     run_cluster(scenario)
 

@@ -150,7 +150,7 @@ class Hosting:
             if hosted is not None:
                 hosted.placement = partition
             elif self._up_to_date or partition.group in self._stored:
-                self._to_open.append(key)
+                self._want_open(key)
             else:
                 reached("a replica of which nothing is stored was held off until the metadata was known to be new")
             return
@@ -169,15 +169,22 @@ class Hosting:
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
+    def _want_open(self, key: Key) -> None:
+        """Shards of consumer groups first: all members of a group wait for one of them."""
+        if key[0] == GROUPS_TOPIC:
+            self._to_open.appendleft(key)
+        else:
+            self._to_open.append(key)
+
     def _open_some(self) -> None:
         """A few a loop turn: opening touches the disk, and heartbeats must not wait for a thousand of them."""
         self._opening = True
-        if not self._multiraft.may_campaign:
-            self._multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
-            return
         for _ in range(OPEN_A_TURN):
             if not self._to_open:
                 self._opening = False
+                return
+            if not self._multiraft.may_campaign:
+                self._multiraft.loop.call_later(OPEN_PAUSE_S, self._open_some)
                 return
             key = self._to_open.popleft()
             topic = self._metadata.topics.get(key[0])
@@ -208,7 +215,7 @@ class Hosting:
         if not first:
             self._logger.info("replica_moves_in", group=name)
         if first and partition.replicas[0] == self._node_id and replica.node.term == 0:
-            replica.campaign()  # new: the preferred leader need not wait for anybody's election timeout
+            self._multiraft.campaign(replica)  # new: the preferred leader need not wait for anybody's election timeout
 
     def _open_log(self, name: str, topic: Topic, partition: Partition) -> Replica:
         machine = PartitionLog()

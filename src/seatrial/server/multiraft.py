@@ -19,7 +19,7 @@ from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Configuration, HeartbeatResponse, Message, PreVote, RequestVote
 from seatrial.raft.node import RaftNode
-from seatrial.raft.roles import Role
+from seatrial.server.campaigns import Campaigns
 from seatrial.server.quiet import HOST_GROUP, QuietGroups
 from seatrial.server.replica import Machine, Replica, ReplicaOptions
 from seatrial.storage.base import LogStorage
@@ -28,9 +28,6 @@ from seatrial.transport.base import Transport
 # Deadlines are rounded up to this, so that the heartbeats of many groups leave together.
 TIMER_STEP_US = 5_000
 REST_US = 1 << 50  # armed as good as never: waking arms it anew
-# A vote costs a sync of its group's file: a thousand elections at once would take longer than their own timeouts, and
-# so never end.  A few at a time do.
-CAMPAIGNS_MAX = 32
 POSTPONED_US = 20_000
 # Messages of groups that this node has not opened yet (a new topic's first election): kept for a moment.
 EARLY_GROUPS_MAX = 1_024
@@ -80,8 +77,7 @@ class MultiRaft:
             election_timeout_us=raft.election_timeout_us,
         )
         self._beat_timer: asyncio.TimerHandle | None = None
-        self._campaigning: set[GroupId] = set()
-        self._began = 0  # groups that stood for election since `_campaigning` was brought up to date
+        self._campaigns = Campaigns()
 
     async def start(self) -> None:
         """Listen for peers and dial them."""
@@ -124,7 +120,7 @@ class MultiRaft:
     def close_group(self, group: GroupId) -> None:
         """Stop taking part; what is stored stays."""
         self.replicas.pop(group).close()
-        self._campaigning.discard(group)
+        self._campaigns.ended(group)
 
     def remove_group(self, group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
         """Stop taking part, and delete what is stored; `done` when that will survive a crash."""
@@ -143,14 +139,16 @@ class MultiRaft:
 
     @property
     def may_campaign(self) -> bool:
-        """Whether another group may stand for election now (`CAMPAIGNS_MAX`)."""
-        return len(self._campaigning) + self._began < CAMPAIGNS_MAX
+        """Whether another group may stand for election now (see `campaigns`)."""
+        return self._campaigns.has_room
+
+    def campaign(self, replica: Replica) -> None:
+        """Stand for election now, without waiting for the election timeout."""
+        replica.campaign()
+        self._campaigns.look(replica.group, replica.node.role)
 
     def role_changed(self, replica: Replica) -> None:
-        if replica.node.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
-            self._campaigning.add(replica.group)
-        else:
-            self._campaigning.discard(replica.group)
+        self._campaigns.look(replica.group, replica.node.role)
         self._on_role_change(replica)
 
     def configuration_changed(self, replica: Replica) -> None:
@@ -221,7 +219,6 @@ class MultiRaft:
 
     def _process(self) -> None:
         self._scheduled = False
-        self._began = 0
         dirty, self._dirty = self._dirty, []
         try:
             for replica in dirty:
@@ -300,13 +297,14 @@ class MultiRaft:
                 self._arm(replica, now_us + self._raft.election_timeout_us)
                 return
             quiet.remind(replica, now_us)
-        elif replica.group not in self._campaigning and not replica.has_open_reads:
-            if not self.may_campaign:
+        elif not replica.has_open_reads:
+            self._campaigns.ran_out_of_time(replica.group, replica.node.role)
+            if not self._campaigns.has_room:
                 reached("an election was postponed because too many were under way")
                 self._arm(replica, now_us + POSTPONED_US)
                 return
-            self._began += 1
         replica.tick(now_us)
+        self._campaigns.look(replica.group, replica.node.role)
 
     def _beat(self) -> None:
         for replica in self._quiet.beat(self.now_us()):
