@@ -19,7 +19,7 @@ from seatrial.server.logs import Logger
 
 
 class EchoDispatcher:
-    """Answers a frame with itself; its first two bytes say how: 0 at once, 1 later by hand, 2 never, 3 by closing."""
+    """Answers a frame with itself; its first two bytes say how: 0 at once, 1 later by hand, 2 never, 3 by closing, 4 is a bug."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -37,6 +37,8 @@ class EchoDispatcher:
             return future
         if kind == 2:
             return None
+        if kind == 4:
+            raise KeyError("a bug")
         raise CloseConnection("unknown API 3")
 
     def release(self, position: int) -> None:
@@ -198,6 +200,21 @@ def test_connections_that_rest_hold_no_buffers() -> None:
             assert tracemalloc.get_traced_memory()[0] < 200 * (64 << 10) / 4
         finally:
             tracemalloc.stop()
+
+    run(scenario)
+
+
+def test_a_bug_in_serving_a_request_ends_its_connection_and_no_other() -> None:
+    async def scenario(bench: Bench) -> None:
+        reader, writer = await bench.connect()
+        bystander, asking = await bench.connect()
+        writer.write(request(4, b"x"))
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert [line["error"] for line in bench.lines if line["event"] == "kafka_request_failed"] == [
+            "KeyError('a bug')"
+        ]
+        asking.write(request(0, b"y"))
+        assert (await answer(bystander))[2:] == b"y"
 
     run(scenario)
 

@@ -187,6 +187,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         except CloseConnection as error:
             self._refuse(str(error))
             return
+        except Exception as error:  # a bug, which is this connection's end and nobody else's
+            self._failed(error)
+            return
         if answer is None or isinstance(answer, list):
             slot.answer = answer
             slot.done = True
@@ -211,8 +214,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             self._refuse(str(error))
             return
         if error is not None:
-            self._listener.logger.error("kafka_request_failed", peer=self._peer, error=repr(error))
-            self._refuse("an internal error")
+            self._failed(error)
             return
         slot.answer = future.result()
         slot.done = True
@@ -261,6 +263,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _failed(self, error: BaseException) -> None:
+        self._listener.logger.error("kafka_request_failed", peer=self._peer, error=repr(error))
+        self._refuse("an internal error")
 
     def _refuse(self, reason: str) -> None:
         """Close this connection and say why in the log."""
