@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from seatrial.cluster.proxy.errors import ApiError
 
@@ -52,20 +52,43 @@ class Callers:
                 raise ApiError(f"callers cannot be told apart here: no sock_diag ({error})", 501) from None
         self._pids = {name: tuple(those) for name, those in pids.items()}
 
-    def identify(self, client: tuple[str, int], local: tuple[str, int]) -> str | None:
-        """The caller that owns the connected socket `client` -> `local` (numeric addresses), or None."""
+    def identify(
+        self, client: tuple[str, int], local: tuple[str, int], holders: Mapping[str, str] | None = None
+    ) -> str | None:
+        """The caller that owns the connected socket `client` -> `local` (numeric addresses), or None.
+
+        holders: what `holders` said a moment ago; for looking up many.
+        """
         inode = self._inode(client, local)
         if not inode:
             return None
         wanted = f"socket:[{inode}]"
-        for name, pids in self._pids.items():
-            if any(_holds(pid, wanted) for pid in pids):
-                return name
-        # Some systems connect from a child of the process that was started (a launcher, a forked worker).
-        for name, pids in self._pids.items():
-            if any(_holds(pid, wanted) for pid in _descendants(pids)):
+        if holders is not None:
+            return holders.get(wanted)
+        for name, pid in self._processes():
+            if wanted in _open_files(pid):
                 return name
         return None
+
+    def holders(self) -> dict[str, str]:
+        """Which caller holds which open file, as /proc names files, now: it costs as much as one look-up."""
+        found: dict[str, str] = {}
+        for name, pid in self._processes():
+            for file in _open_files(pid):
+                found.setdefault(file, name)
+        return found
+
+    def _processes(self) -> Iterator[tuple[str, int]]:
+        """The callers' processes, and then what these have started.
+
+        Some systems connect from a child of the process that was started (a launcher, a forked worker).
+        """
+        for name, pids in self._pids.items():
+            for pid in pids:
+                yield name, pid
+        for name, pids in self._pids.items():
+            for pid in _descendants(pids):
+                yield name, pid
 
     def close(self) -> None:
         if self._netlink is not None:
@@ -108,22 +131,20 @@ def numeric(address: tuple[str, int]) -> tuple[str, int]:
     return (host[7:] if host.startswith("::ffff:") and "." in host else host), address[1]
 
 
-def _holds(pid: int, wanted: str) -> bool:
-    """Whether the process has this socket open.  A process that is gone, or not ours to look into, has
-    not.
+def _open_files(pid: int) -> Iterator[str]:
+    """What the process has open, as links say it: "socket:[INODE]", a path, ...  Nothing of a process that is gone, or
+    not ours to look into.
     """
     directory = f"/proc/{pid}/fd"
     try:
         names = os.listdir(directory)  # noqa: PTH208
     except OSError:
-        return False
+        return
     for name in names:
         try:
-            if os.readlink(f"{directory}/{name}") == wanted:  # noqa: PTH115
-                return True
+            yield os.readlink(f"{directory}/{name}")  # noqa: PTH115
         except OSError:
             continue
-    return False
 
 
 def _descendants(pids: Iterable[int]) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from seatrial.cluster.proxy.addresses import Address, bound_address, listen, parse_upstream
@@ -130,15 +131,15 @@ class Proxy:
             connection.reset("reset_connections")
         return len(those)
 
-    def identify_again(self) -> int:
+    def identify_again(self, holders: Mapping[str, str]) -> int:
         """Look for the caller of each live connection once more; returns how many have another one now.
 
         The map of callers may have been late (a node connects before the harness has told its process id), and a child
-        of one caller may have become a caller of its own.
+        of one caller may have become a caller of its own.  holders: what `Callers.holders` gave, once for all proxies.
         """
         changed = 0
         for connection in list(self._connections.values()):
-            caller = self._callers.identify(*connection.addresses)
+            caller = self._callers.identify(*connection.addresses, holders)
             if caller is None or caller == connection.caller:
                 continue
             changed += 1

@@ -119,7 +119,8 @@ class Registry:
         self.events.add("callers_set", callers=self.callers.as_json())
         if not self.callers:
             return 0
-        return sum(proxy.identify_again() for proxy in self.proxies.values())
+        holders = self.callers.holders()
+        return sum(proxy.identify_again(holders) for proxy in self.proxies.values())
 
     def close(self) -> None:
         for proxy in self.proxies.values():
