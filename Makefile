@@ -38,7 +38,7 @@ scenarios: $(STAMP) ## the scenario suites: in the simulator with 20 seeds, then
 
 flakes: $(STAMP) ## 20 runs of every scenario in the simulator and of every real one on processes, as tables
 	$(BIN)/pytest -q tests/scenarios -m 'not slow and not external' --cluster-env=sim --flake-hunt=20
-	$(BIN)/pytest -q tests/scenarios -m real --cluster-env=local --flake-hunt=20
+	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local --flake-hunt=20
 
 nightly: $(STAMP) ## the simulator's long search, which must also reach every rare event that the code names
 	$(BIN)/seatrial sim --level core --seeds 20000 --coverage

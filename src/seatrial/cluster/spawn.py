@@ -32,7 +32,7 @@ from seatrial.rundir import RunDirectory
 PROXY_SLOT = 100
 API_SLOT = 250
 API_PORT = 8474
-PROXY_START_TIMEOUT_S = 10.0
+PROXY_START_TIMEOUT_S = 30.0  # of a process that starts within a second; a busy machine takes its time
 
 
 @asynccontextmanager
