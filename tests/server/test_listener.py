@@ -19,7 +19,8 @@ from seatrial.server.logs import Logger
 
 
 class EchoDispatcher:
-    """Answers a frame with itself; its first two bytes say how: 0 at once, 1 later by hand, 2 never, 3 by closing, 4 is a bug."""
+    """Answers a frame with itself; its first two bytes say how: 0 at once, 1 later by hand, 2 never, 3 by closing,
+    4 by a bug."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
