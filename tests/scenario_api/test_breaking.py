@@ -56,6 +56,18 @@ def test_every_fault_is_written_down_with_what_it_left_of_the_majority(run_any: 
     run_any(scenario)
 
 
+def test_healing_everything_makes_links_whole_that_are_still_being_cut(run: Run) -> None:
+    async def scenario(cluster: ScenarioCluster) -> None:
+        leader = await cluster.wait_for_leader()
+        async with cluster.isolate(leader):
+            await cluster.wait_for_leader(among=cluster.others(leader))
+            await cluster.heal_everything()
+            await cluster.wait_for_consensus()
+        await cluster.wait_for_consensus()
+
+    run(scenario)
+
+
 def test_messages_are_dropped_delayed_and_doubled_by_name_and_by_link(run: Run) -> None:
     async def scenario(cluster: ScenarioCluster) -> None:
         leader = await cluster.wait_for_leader()

@@ -129,17 +129,17 @@ class Cluster(NodeGroup):
 
     def connected_majority(self) -> tuple[int, ...] | None:
         """Nodes that run, are not paused and all reach each other both ways, where they are a majority; else None."""
-        if self._links is not None:
-            return connected_majority(self.nodes, self.running(), self._links.cuts)
         running = self.running()
+        if self.has_links:
+            return connected_majority(self.nodes, running, self.links.cuts)
         return running if len(running) >= majority_of(len(self.nodes)) else None
 
     async def heal_everything(self, timeout: float) -> None:
         """Whatever was done: every link whole, every node resumed or started.  Raises DeadlineExceeded."""
         try:
             async with asyncio.timeout(timeout):
-                if self._links is not None:
-                    await self._links.clean()
+                if self.has_links:
+                    await self.links.clean()
                 await self.resume_all()
                 await self.start_all()
         except TimeoutError as error:

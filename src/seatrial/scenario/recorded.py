@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from seatrial.cluster.cluster import STATUS_TIMEOUT_S, Cluster, LinkControl
-from seatrial.cluster.connectivity import Link, connected_majority
+from seatrial.cluster.connectivity import Link
 from seatrial.cluster.drivers.base import NodeAddresses
 from seatrial.cluster.errors import ClusterError, NodeExited
 from seatrial.cluster.message_filters import FilterFault
@@ -188,11 +188,6 @@ class RecordedCluster(Cluster):
     @property
     def has_links(self) -> bool:
         return self._inner.has_links
-
-    def connected_majority(self) -> tuple[int, ...] | None:
-        if not self.has_links:
-            return super().connected_majority()
-        return connected_majority(self.nodes, self.running(), self._inner.links.cuts)
 
     def filtered(
         self, nodes: Sequence[int], requests: Sequence[Mapping[str, Any]]
