@@ -19,7 +19,7 @@ from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.topic_requests import INTERNAL_TOPICS, NewTopic, create_topic, refuse_name
 from seatrial.machines.metadata import AllocateProducerIds, Partition, Topic, encode_command
 
-NO_ID: Final = bytes(16)
+NULL_NAMES_FROM: Final = 12  # version of Metadata whose answer may leave a topic without a name
 # How long an answer waits that would help nobody: a partition without a leader, or no broker that is up.  aiokafka asks
 # again the instant it has one, over a thousand times a second while an election lasts.
 USELESS_WAIT_S: Final = 0.05
@@ -75,7 +75,8 @@ def _wanted_metadata(call: Call, wanted: Any, failed: Collection[str] = ()) -> A
     if wanted.name is None:
         by_id = known.topic_by_id(wanted.topic_id)
         if by_id is None:
-            return result(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=wanted.topic_id)
+            name = None if call.version >= NULL_NAMES_FROM else ""
+            return result(error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=name, topic_id=wanted.topic_id)
         return _topic_metadata(call, by_id)
     topic = known.topics.get(wanted.name)
     if topic is not None and topic.name not in INTERNAL_TOPICS:

@@ -35,6 +35,7 @@ from seatrial.kafka.topic_requests import known_topic
 from seatrial.machines.metadata import SetBrokerConfigs, SetTopicConfigs
 from seatrial.machines.topics import changed_configs
 
+DESCRIBED_A_TURN: Final = 50
 TOPIC: Final = 2  # resource types
 BROKER: Final = 4
 
@@ -62,10 +63,14 @@ ConfigCommand: TypeAlias = SetTopicConfigs | SetBrokerConfigs
 # ---- showing -------------------------------------------------------------------------------------------------------
 
 
-def describe_configs(call: Call) -> Any:
+async def describe_configs(call: Call) -> Any:
     """DescribeConfigs 1 to 4, of topics and of this broker."""
-    codec = message("DescribeConfigsResponse")
-    return codec.new(results=[_describe_one(call, resource) for resource in call.request.resources])
+    results = []
+    for number, resource in enumerate(call.request.resources, 1):
+        results.append(_describe_one(call, resource))
+        if number % DESCRIBED_A_TURN == 0:
+            await asyncio.sleep(0)  # each has dozens of settings, and others want to be served as well
+    return message("DescribeConfigsResponse").new(results=results)
 
 
 def _describe_one(call: Call, resource: Any) -> Any:

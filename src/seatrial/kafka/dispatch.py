@@ -28,6 +28,11 @@ __all__ = ["ClientContext", "CloseConnection", "Dispatcher", "Response"]
 
 Response: TypeAlias = list[Buffer]  # a whole frame, with its 4-byte length, for `writelines`
 
+# Requests that carry records, or what consumers say to each other, may be as large as a frame; the others only name
+# things, and so many of them would keep everything else waiting.
+NAMES_BYTES_MAX: Final = 4 << 20
+_LARGE: Final = frozenset({ApiKey.PRODUCE, ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.OFFSET_COMMIT})
+
 _HEADER: Final = struct.Struct(">hhih")  # api key, api version, correlation id, length of the client id (-1: null)
 _RESPONSE_HEADER: Final = struct.Struct(">ii")  # frame length, correlation id
 
@@ -122,6 +127,8 @@ class Dispatcher:
             raise CloseConnection(
                 f"{api.message} version {version} is not served, only {api.min_served} to {api.max_served}"
             )
+        if len(data) > NAMES_BYTES_MAX and api.key not in _LARGE:
+            raise CloseConnection(f"a {api.message} request of {len(data)} bytes; at most {NAMES_BYTES_MAX} are served")
         position = _HEADER.size
         client_id: str | None = None
         if length >= 0:

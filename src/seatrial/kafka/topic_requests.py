@@ -24,6 +24,7 @@ from seatrial.machines.metadata import CreateTopic, DeleteTopic, Topic
 from seatrial.machines.placement import assign_replicas
 
 MAX_NAME_LENGTH: Final = 249
+CREATED_AT_ONCE: Final = 64  # of the topics of one request; the others wait for these
 DEFAULT: Final = -1  # "as the broker's settings say"
 # They hold what is not for clients to read or delete, in a form of our own: shown to nobody, named by nobody.
 INTERNAL_TOPICS: Final = frozenset({GROUPS_TOPIC})
@@ -152,19 +153,33 @@ async def _create(backend: Backend, command: CreateTopic, seconds: float) -> Top
 
 
 async def create_topics(call: Call) -> Any:
-    """CreateTopics 2 to 7; the topics are created side by side."""
-    request = call.request
+    """CreateTopics 2 to 7; the topics are created side by side, but not too many at once."""
+    request, limit = call.request, call.settings.max_partitions
     named = Counter(topic.name for topic in request.topics)
-    results = [_create_one(call, topic, is_repeated=named[topic.name] > 1) for topic in request.topics]
-    return message("CreateTopicsResponse").new(topics=await asyncio.gather(*results))
+    sizes = [max(topic.num_partitions, len(topic.assignments), 1) for topic in request.topics]
+    wanted = sum(size for size in sizes if size <= limit)  # one that is too large alone is told so
+    turn = asyncio.Semaphore(CREATED_AT_ONCE)
+
+    async def one(topic: Any) -> Any:
+        refused = None
+        if wanted > limit:
+            text = f"the request asks for {wanted} partitions; at most {limit} are created at once, so ask in parts"
+            refused = Refused(ErrorCode.POLICY_VIOLATION, text)
+        elif named[topic.name] > 1:
+            text = f"the request names topic {topic.name!r} more than once"
+            refused = Refused(ErrorCode.INVALID_REQUEST, text)
+        async with turn:
+            return await _create_one(call, topic, refused)
+
+    return message("CreateTopicsResponse").new(topics=await asyncio.gather(*map(one, request.topics)))
 
 
-async def _create_one(call: Call, topic: Any, *, is_repeated: bool) -> Any:
+async def _create_one(call: Call, topic: Any, refused: Refused | None) -> Any:
     codec = message("CreateTopicsResponse")
     result = codec.structure("CreatableTopicResult")
     try:
-        if is_repeated:
-            raise Refused(ErrorCode.INVALID_REQUEST, f"the request names topic {topic.name!r} more than once")
+        if refused is not None:
+            raise refused
         wanted = NewTopic(
             topic.name,
             topic.num_partitions,

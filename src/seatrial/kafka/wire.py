@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+# One request that names more than this would keep all others, and the heartbeats of the node, waiting for too long.
+ELEMENTS_MAX: Final = 10_000
+
 Readable: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -75,9 +78,12 @@ def taken(data: Readable, position: int, length: int) -> int:
 
 
 def counted(data: Readable, position: int, count: int) -> int:
-    """`count`, if that many elements of at least a byte each can follow; so a lie costs no memory."""
+    """`count`, if that many elements of at least a byte each can follow, so that a lie costs no memory, and are not
+    too many to be served (ELEMENTS_MAX)."""
     if count < 0 or count > len(data) - position:
         raise MalformedMessage(f"{count} elements at {position} cannot fit before the end at {len(data)}")
+    if count > ELEMENTS_MAX:
+        raise MalformedMessage(f"{count} elements in one array; at most {ELEMENTS_MAX} are served, so ask in parts")
     return count
 
 
