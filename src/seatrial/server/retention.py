@@ -49,7 +49,7 @@ class Retaining:
         self._loop = loop
         self._logger = logger
         self._wall_ms = wall_ms
-        self._free_bytes = free_bytes
+        self.free_bytes = free_bytes
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -98,6 +98,6 @@ class Retaining:
         if first_needed <= replica.storage.first_index:
             hosted.freed_bytes, hosted.freed_s = deleted, self._loop.time()
             return
-        if deleted - hosted.freed_bytes < self._free_bytes and self._loop.time() - hosted.freed_s < FREE_AFTER_S:
+        if deleted - hosted.freed_bytes < self.free_bytes and self._loop.time() - hosted.freed_s < FREE_AFTER_S:
             return
         replica.forget_before(first_needed)
