@@ -101,7 +101,7 @@ class ScenarioCluster(RecordedCluster):
         """ "http://host:port" of the node's HTTP API.  Raises NotHere where the system has none."""
         url = self.addresses(node).http
         if url is None:
-            raise NotHere(f"the nodes of {self.system} speak no HTTP")
+            raise NotHere(f"the nodes of {self.system} speak no HTTP: use system own or etcd")
         return url
 
     def open_http(self) -> Any:

@@ -118,4 +118,6 @@ class LocalSurroundings:
 
 
 def _refuse(what: str, needs: str) -> NoReturn:
-    raise NotHere(f"{what} cannot be had on processes of this machine ({needs}): run this scenario in sim")
+    raise NotHere(
+        f"{what} cannot be had on processes of this machine ({needs}): run this scenario in sim (--cluster-env=sim)"
+    )
