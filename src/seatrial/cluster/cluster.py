@@ -48,9 +48,14 @@ class LinkControl(Protocol):
 
 
 class Cluster(NodeGroup):
-    """Nodes, the links between them, and what they say.  `spawn_cluster` (cluster/spawn.py) makes one of processes."""
+    """Nodes, the links between them, and what they say.  `spawn_cluster` (cluster/spawn.py) makes one of processes.
+
+    answers_at_once: a node is asked without waiting for it (in the simulator), so no deadline has to watch over that,
+    and nodes that are asked one after the other are asked at the same time.
+    """
 
     driver: Driver
+    answers_at_once = False
 
     def __init__(self) -> None:
         self._links: LinkControl | None = None
@@ -160,16 +165,24 @@ class Cluster(NodeGroup):
         try:
             if state.state != "running":
                 raise NoAnswer(state.describe())
-            async with asyncio.timeout(timeout):
+            if self.answers_at_once:
                 answers = await self._ask(node, digest=digest)
+            else:
+                async with asyncio.timeout(timeout):
+                    answers = await self._ask(node, digest=digest)
         except NoAnswer as error:
             answers = (NodeStatus(node=node, group=self.driver.group, error=str(error)),)
         except TimeoutError:
             answers = (NodeStatus(node=node, group=self.driver.group, error=f"no answer within {timeout:g} s"),)
-        return tuple(replace(answer, incarnation=state.incarnation) for answer in answers)
+        return tuple(
+            answer if answer.incarnation == state.incarnation else replace(answer, incarnation=state.incarnation)
+            for answer in answers
+        )
 
     async def statuses(self, *, digest: bool = False, timeout: float = STATUS_TIMEOUT_S) -> StatusByNode:
         """Every node's status, asked at once."""
+        if self.answers_at_once:
+            return {node: await self.status(node, digest=digest, timeout=timeout) for node in self.nodes}
         answers = await asyncio.gather(*(self.status(node, digest=digest, timeout=timeout) for node in self.nodes))
         return dict(zip(self.nodes, answers, strict=True))
 

@@ -45,6 +45,7 @@ class RecordedCluster(Cluster):
         self._members = inner.nodes
         self._surroundings = surroundings
         self.driver = inner.driver
+        self.answers_at_once = inner.answers_at_once
         self.seed = seed
         self.rng = Rng(seed).child("scenario")
         self.records = Records(surroundings.clock)

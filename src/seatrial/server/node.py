@@ -278,7 +278,6 @@ class Node:
     def info(self) -> dict[str, Any]:
         broker = self.broker
         metadata = self.group_info(broker.metadata_replica)
-        replicas = [self.multiraft.replicas[group] for group in sorted(self.multiraft.replicas)]
         return {
             "node_id": self.config.node_id,
             "cluster_id": self.config.cluster_id,
@@ -286,12 +285,17 @@ class Node:
             "removed": self.standing.removed,
             "is_leader": broker.metadata_replica.node.is_leader,
             **{k: metadata[k] for k in ("leader_id", "term", "role", "commit_index", "last_applied", "last_index")},
-            "groups": [self.group_info(replica) for replica in replicas],
+            "groups": self.groups_info(),
             "refused_groups": broker.refused_groups,
             "role_changes": list(broker.role_changes),
             "unsafe": sorted(self.config.unsafe),
             "test_hooks": self.config.test_hooks,
         }
+
+    def groups_info(self) -> list[dict[str, Any]]:
+        """Of every group that has a replica here."""
+        replicas = self.multiraft.replicas
+        return [self.group_info(replicas[group]) for group in sorted(replicas)]
 
     def group_info(self, replica: Replica) -> dict[str, Any]:
         node, storage = replica.node, replica.storage

@@ -39,6 +39,8 @@ LOG_LINES = 20
 class SimulatedCluster(Cluster):
     """The nodes of `hosts`; all are down at first."""
 
+    answers_at_once = True
+
     def __init__(self, hosts: TrialHosts, driver: Driver, rng: Rng) -> None:
         super().__init__()
         self.driver = driver
@@ -185,7 +187,8 @@ class SimulatedCluster(Cluster):
         server = self._server(node)
         if server.node is None or not server.serving:
             raise NoAnswer("it is starting")
-        return tuple(status_of(node, group) for group in server.node.info()["groups"])
+        incarnation = server.host.incarnation
+        return tuple(status_of(node, group, incarnation) for group in server.node.groups_info())
 
     async def _as_node(self, node: int, function: Callable[[Any], T]) -> T:
         """Have the node run a function as its own code.  Raises ClusterError when it cannot or does not."""

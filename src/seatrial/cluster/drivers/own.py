@@ -109,7 +109,7 @@ def rack_of(node: int) -> str:
     return f"rack-{node}"
 
 
-def status_of(node: int, group: Mapping[str, Any]) -> NodeStatus:
+def status_of(node: int, group: Mapping[str, Any], incarnation: int | None = None) -> NodeStatus:
     """One group of `GET /api/v1/raft/info`.  Raises KeyError, TypeError where it is not as documented."""
     return NodeStatus(
         node=node,
@@ -121,6 +121,7 @@ def status_of(node: int, group: Mapping[str, Any]) -> NodeStatus:
         last_applied=group["last_applied"],
         last_index=group.get("last_index"),
         digest=group.get("digest"),
+        incarnation=incarnation,
     )
 
 
