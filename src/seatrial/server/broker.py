@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 METADATA_GROUP: Final = GroupId(0)
 KEY_VALUE_GROUP: Final = GroupId(1)
 REGISTER_ATTEMPT_S: Final = 1.0
-RETRY_S: Final = 0.02
+RETRY_S: Final = 0.02  # what a leader is too full for, or about to hand over, is offered again after this
 ALIVE_SILENCE_US: Final = 2_000_000
 ROLE_CHANGES_MAX: Final = 1_000
 
@@ -209,17 +209,19 @@ class Broker:
         deadline = loop.time() + timeout_s
         while True:
             left = deadline - loop.time()
+            patience = RETRY_S
             try:
                 future = self.metadata_replica.submit(command, request_id_of(command))
             except NotLeader as error:
                 if left <= 0:
                     raise backend.NotLeader(error.leader or -1) from None
+                patience = left  # a change ends it: that a leader is known is one
             except ProposalDropped as error:
                 if left <= 0:
                     raise backend.ProposalDropped(error.reason) from None
             else:
                 break
-            await asyncio.wait([self.metadata_replica.changed()], timeout=RETRY_S)
+            await asyncio.wait([self.metadata_replica.changed()], timeout=patience)
         try:
             result: MetadataResult = await asyncio.wait_for(future, max(left, 0.001))
         except TimeoutError:
@@ -393,6 +395,9 @@ def group_settings(config: ServerConfig) -> GroupSettings:
     )
 
 
+ROLE_NAMES: Final = {role: role.name.lower().replace("_", "-") for role in Role}
+
+
 def role_name(replica: Replica) -> str:
     """ "follower", "pre-candidate", "candidate" or "leader"."""
-    return Role(replica.node.role).name.lower().replace("_", "-")
+    return ROLE_NAMES[replica.node.role]

@@ -98,7 +98,8 @@ class KeyValueService:
                 future = self._replica.submit(command, request_id)
             except (NotLeader, ProposalDropped) as error:
                 last = error
-                await self._wait_for_change(min(RETRY_S, left))
+                # That a leader is known is a change; when one has room again, or has handed over, is not told.
+                await self._wait_for_change(left if isinstance(error, NotLeader) else min(RETRY_S, left))
                 continue
             sent = True
             try:
