@@ -73,7 +73,7 @@ class SimTransport(asyncio.Transport):
         super().__init__({"socket": SimSocket(own, peer), "sockname": own, "peername": peer})
         self._loop = loop
         self._outgoing, self._incoming = outgoing, incoming
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[bytes | memoryview] = deque()
         self._unsent_bytes = 0
         self._high, self._low = HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4
         self._protocol_paused = False
@@ -193,25 +193,25 @@ class SimTransport(asyncio.Transport):
     # Writing
 
     def _send_or_keep(self, data: bytes) -> None:
-        if not self._unsent:
-            data = self._send_what_fits(data)
-        if data:
-            self._unsent.append(data)
-            self._unsent_bytes += len(data)
+        rest = data if self._unsent else self._send_what_fits(data)
+        if rest:
+            self._unsent.append(rest)
+            self._unsent_bytes += len(rest)
             self._pause_protocol()
 
-    def _send_what_fits(self, data: bytes) -> bytes:
-        """Send as much as there is room for in the window; the rest."""
+    def _send_what_fits(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Send as much as there is room for in the window; the rest, which is not copied for each window."""
         room = WINDOW_BYTES - self._outgoing.inflight
         if room >= len(data):
-            self._outgoing.send(data)
+            self._outgoing.send(bytes(data))
             return b""
+        view = memoryview(data)
         if room > 0:
-            self._outgoing.send(data[:room])
-        return data[room:]
+            self._outgoing.send(bytes(view[:room]))
+        return view[room:]
 
     def _send_more(self) -> None:
-        left = b""
+        left: bytes | memoryview = b""
         while self._unsent and not left:
             data = self._unsent.popleft()
             left = self._send_what_fits(data)
