@@ -14,6 +14,7 @@ from seatrial.transport.codec import MalformedFrame
 from seatrial.transport.strangers import spoken
 
 _HEADER: Final = struct.Struct("<Q")  # a FRAME_HEADER as one number: its length, its kind, three zero bytes
+_FIRST_BYTES: Final = 4 << 10  # enough for the heartbeats and votes of a connection that carries nothing else
 _BUFFER_BYTES: Final = 64 << 10
 _SPARE_BYTES_MAX: Final = 1 << 20  # a larger buffer is not kept
 _OWN_BUFFER_FROM: Final = 16 << 10  # a frame of this size is received into a buffer of its own
@@ -32,7 +33,7 @@ class FrameReceiver(ABC):
     def __init__(self, frame_bytes_max: int) -> None:
         self.frame_bytes_max = frame_bytes_max
         self.bytes_received = 0
-        self._view = memoryview(bytearray(_BUFFER_BYTES))
+        self._view = memoryview(bytearray(_FIRST_BYTES))
         self._start = self._end = 0
         self._own: memoryview | None = None  # of the large frame being received
         self._spare = memoryview(b"")  # of the one before: reused, as fresh memory costs more than the copy into it
@@ -123,6 +124,10 @@ class FrameReceiver(ABC):
         left = self._end - self._start
         if left == 0:
             self._start = self._end = 0
+        elif len(self._view) < _BUFFER_BYTES:  # a frame was cut by the end of a read: there is more to come
+            larger = memoryview(bytearray(_BUFFER_BYTES))
+            larger[:left] = self._view[self._start : self._end]
+            self._view, self._start, self._end = larger, 0, left
         elif _BUFFER_BYTES - self._start < _OWN_BUFFER_FROM + _HEADER.size:
             self._view[:left] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, left
