@@ -23,7 +23,7 @@ from seatrial.faults.plan import KINDS, SECOND_US, FaultPlan, Pace, every_kind, 
 from seatrial.history import FaultEvent
 from seatrial.scenario import NotDone, ScenarioCluster, eventually
 
-QUICK = Pace(on_us=(400_000, 900_000), calm_us=(300_000, 500_000))
+QUICK = Pace(on_us=(300_000, 700_000), calm_us=(150_000, 300_000))
 LAUNCH = (sys.executable, "-c", "from seatrial.launcher import main; main()")
 
 
@@ -67,8 +67,8 @@ def bitten(events: list[FaultEvent]) -> set[str]:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.cluster(nodes=4, system="own")
 async def test_each_kind_of_fault_under_load(cluster: ScenarioCluster, kind: str) -> None:
-    """Two strikes of one kind, at targets of the seed's: they bite, and cost the clients no acknowledged operation."""
-    plan = plan_for(cluster, kind, 3.2)
+    """Strikes of one kind, at targets of the seed's: they bite, and cost the clients no acknowledged operation."""
+    plan = plan_for(cluster, kind, 1.6)
     events = await survives(cluster, plan, log=False)
     struck = [event for event in events if event.type == "inject"]
     assert struck, f"{plan} came to nothing: {events}"
@@ -81,7 +81,8 @@ async def test_each_kind_of_fault_under_load(cluster: ScenarioCluster, kind: str
 async def test_faults_of_every_kind_in_turn(cluster: ScenarioCluster) -> None:
     """Chaos: kinds of faults follow each other in an order of the seed's, over logs and registers of five nodes."""
     kinds = every_kind(nodes=5, messages=cluster.system == "own")
-    events = await survives(cluster, plan_for(cluster, ",".join(kinds), 6), log=cluster.system == "own")
+    plan = plan_for(cluster, ",".join(kinds), 3.5 if cluster.env == "sim" else 6)
+    events = await survives(cluster, plan, log=cluster.system == "own")
     assert len(bitten(events)) >= 3, events
 
 
@@ -126,7 +127,7 @@ async def test_faults_while_members_come_and_go(cluster: ScenarioCluster) -> Non
     """A node is added, given the lead and removed again while links are cut and nodes die: whatever of it is carried
     out, the members agree in the end, and hold everything that was acknowledged."""
     await elected(cluster)
-    plan = plan_for(cluster, "isolate,kill,latency", 3)
+    plan = plan_for(cluster, "isolate,kill,latency", 2)
     async with cluster.traffic(kv=True, rate=20) as traffic:
         faults = asyncio.ensure_future(carried_out(cluster, plan))
         added = await cluster.members.add(timeout=30)
