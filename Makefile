@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo check lint test scenarios flakes bench compiled lock clean nightly
+.PHONY: help install demo check lint test scenarios flakes bench bench-kafka compiled lock clean nightly
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,9 @@ nightly: $(STAMP) ## the simulator's long search, which must also reach every ra
 
 bench: $(STAMP)  ## all benchmarks, one after the other
 	for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+bench-kafka: $(STAMP) ## our server and Apache Kafka side by side (needs java, and mvn the first time; about an hour)
+	$(BIN)/python benchmarks/kafka/run.py
 
 compiled: $(STAMP) ## build the hot path with mypyc into .venv-compiled, and run every test there
 	SEATRIAL_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps -w .venv-compiled/dist .
