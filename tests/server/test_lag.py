@@ -15,7 +15,7 @@ def test_lag_is_interpolated_between_two_memories() -> None:
     memory = LagMemory()
     memory.remember(10, 100, 1_000_000)
     memory.remember(20, 200, 2_000_000)
-    assert memory.of(15, 20, 200, 3_000_000) == Lag(50, 2.0)
+    assert memory.of(15, 20, 200, 3_000_000) == Lag(50, 1.5)
 
 
 def test_an_idle_stretch_does_not_count_as_lag_time() -> None:
@@ -31,3 +31,20 @@ def test_beyond_the_memory_the_lag_is_at_least_what_is_remembered() -> None:
         memory.remember(index, index * 10, index * 1_000_000)
     now = SAMPLES_MAX + 5
     assert memory.of(0, now, now * 10, now * 1_000_000) == Lag(now * 10 - 50, float(now - 5))
+
+
+def test_what_is_lacking_since_the_memory_began_goes_on_ageing_while_nothing_changes() -> None:
+    """It was forgotten once: the only sample's time was the latest look, and a follower far behind did not lag."""
+    memory = LagMemory()
+    for second in range(1, 60):
+        memory.remember(20, 200, second * 1_000_000)
+    assert memory.of(15, 20, 200, 60_000_000) == Lag(0, 59.0)
+
+
+def test_what_was_appended_last_ages_from_the_moment_before_it() -> None:
+    memory = LagMemory()
+    memory.remember(10, 100, 1_000_000)
+    memory.remember(10, 100, 5_000_000)
+    for second in range(6, 60):
+        memory.remember(11, 101, second * 1_000_000)
+    assert memory.of(10, 11, 101, 60_000_000) == Lag(1, 55.0)

@@ -13,11 +13,13 @@ SAMPLES_MAX: Final = 240
 
 
 class Sample(NamedTuple):
-    """At `time_us` everything up to index `at` was committed, and the next offset was `offset`."""
+    """From `since_us` to `until_us`, at least, everything up to index `at` was committed and nothing behind it, and the
+    next offset was `offset`."""
 
     at: int  # Raft index
     offset: int
-    time_us: int
+    since_us: int
+    until_us: int
 
 
 class Lag(NamedTuple):
@@ -35,13 +37,16 @@ class LagMemory:
     def __init__(self) -> None:
         self._samples: list[Sample] = []
 
+    def __len__(self) -> int:
+        return len(self._samples)
+
     def remember(self, index: int, offset: int, now_us: int) -> None:
-        """To be called now and then; while nothing changes it keeps the latest time of the same index."""
+        """To be called now and then, and before the first thing that a follower may come to lack."""
         samples = self._samples
         if samples and samples[-1].at == index:
-            samples[-1] = Sample(index, offset, now_us)
+            samples[-1] = samples[-1]._replace(until_us=now_us)
             return
-        samples.append(Sample(index, offset, now_us))
+        samples.append(Sample(index, offset, now_us, now_us))
         if len(samples) > SAMPLES_MAX:
             del samples[0]
 
@@ -49,13 +54,15 @@ class LagMemory:
         """The lag of a follower whose log is known to agree up to `match_index`."""
         if match_index >= commit_index:
             return Lag(0, 0.0)
-        now = Sample(commit_index, high_watermark, now_us)
+        now = Sample(commit_index, high_watermark, now_us, now_us)
         after = bisect_right(self._samples, match_index, key=lambda sample: sample.at)
         if after == 0:
             oldest = self._samples[0] if self._samples else now
-            return Lag(high_watermark - min(oldest.offset, high_watermark), (now_us - oldest.time_us) / 1e6)
+            return Lag(high_watermark - min(oldest.offset, high_watermark), (now_us - oldest.since_us) / 1e6)
         before = self._samples[after - 1]
         later = self._samples[after] if after < len(self._samples) else now
         share = (match_index - before.at) / max(later.at - before.at, 1)
         offset = before.offset + round((later.offset - before.offset) * share)
-        return Lag(high_watermark - offset, (now_us - before.time_us) / 1e6)
+        # What it lacks first was committed after `before` and no later than `later`: as late as its place between them.
+        lacking_us = before.until_us + (later.since_us - before.until_us) * share
+        return Lag(high_watermark - offset, (now_us - lacking_us) / 1e6)
