@@ -40,7 +40,7 @@ class Brokers:
         self._plant = plant
         self._topic = topic
         self._clients: dict[int | None, AIOKafkaClient] = {}
-        self._connections: dict[int, AIOKafkaConnection] = {}
+        self._connections: dict[tuple[int, str], AIOKafkaConnection] = {}  # by node and client id
 
     def address(self, node: int) -> str:
         """Raises NotHere where the nodes do not speak Kafka."""
@@ -92,34 +92,34 @@ class Brokers:
             raise NoAnswer(f"no leader of {place.topic}/{partition} is known", definite=True)
         return int(leader)
 
-    async def send(self, node: int, request: Any, seconds: float) -> Any:
+    async def send(self, node: int, request: Any, seconds: float, *, client_id: str = CLIENT_ID) -> Any:
         """The answer of this node.  Raises NoAnswer; it is definite where nothing was sent."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         try:
             async with asyncio.timeout(min(seconds, CONTROL_S)):
-                connection = await self._connection(node)
+                connection = await self._connection(node, client_id)
         except TROUBLE as error:
             raise NoAnswer(f"node {node} takes no connection: {told(error)}", definite=True) from error
         try:
             async with asyncio.timeout_at(deadline):
                 return await connection.send(request)
         except TROUBLE as error:
-            self._connections.pop(node, None)
+            self._connections.pop((node, client_id), None)
             connection.close()
             raise NoAnswer(f"node {node}: {told(error)}", definite=False) from error
 
-    async def _connection(self, node: int) -> AIOKafkaConnection:
-        known = self._connections.get(node)
+    async def _connection(self, node: int, client_id: str) -> AIOKafkaConnection:
+        known = self._connections.get((node, client_id))
         if known is not None and known.connected():
             return known
         host, port = split_address(self.address(node))
-        made = await create_conn(host, port, client_id=CLIENT_ID, request_timeout_ms=NEVER_MS)
-        other = self._connections.get(node)
+        made = await create_conn(host, port, client_id=client_id, request_timeout_ms=NEVER_MS)
+        other = self._connections.get((node, client_id))
         if other is not None and other.connected():  # opened meanwhile for another request
             made.close()
             return other
-        self._connections[node] = made
+        self._connections[node, client_id] = made
         return made
 
     async def close(self) -> None:

@@ -11,12 +11,16 @@ Knows nothing of how nodes are started or broken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NoError, NotEnoughReplicasError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -27,10 +31,11 @@ from seatrial.scenario.attempts import NoAnswer, until_done
 from seatrial.scenario.brokers import Brokers
 from seatrial.scenario.errors import Refused, Unavailable
 from seatrial.scenario.patience import TIMEOUT_S
-from seatrial.scenario.records import Records, recorded
+from seatrial.scenario.records import RecordedOperation, Records, recorded
 from seatrial.workloads.base import Endpoint, Request, SetupFailed
 from seatrial.workloads.kafka_asyncio import REFUSED_BEFORE_APPEND, TROUBLE, told
 from seatrial.workloads.kafka_asyncio_final import Incomplete, create_topic, fetch, high_watermark
+from seatrial.workloads.kafka_fetching import FETCH_BYTES, Fetched, fetch_request, fetched
 
 Value: TypeAlias = int | str | bytes
 ATTEMPT_S: Final = 1.5
@@ -52,9 +57,9 @@ class Plant(brokers.Plant, Protocol):
 
 @dataclass(slots=True)
 class _Appender:
-    """One logical client: its number in the history, its producer id, and where its sequences are."""
+    """One logical client: its numbers in the history, its producer id, and where its sequences are."""
 
-    number: int
+    numbers: list[int] = field(default_factory=list)  # one for each record that it sends at a time
     producer: tuple[int, int] | None = None  # id and epoch
     sequences: dict[int, int] = field(default_factory=dict)  # by partition: the next
 
@@ -74,6 +79,8 @@ class Log:
         self._created = False
         self._creating = asyncio.Lock()
         self._idle: list[_Appender] = []
+        self._idle_readers: list[str] = []  # client ids of those that wait for no answer
+        self._reader_numbers = itertools.count()
         self._brokers = Brokers(plant, topic)
 
     async def create(self, *, timeout: float = TIMEOUT_S) -> None:
@@ -104,11 +111,37 @@ class Log:
         retries: bool = True,
     ) -> int:
         """Append one record and wait until all in-sync replicas have it (`acks=all`); its offset."""
-        await self.create(timeout=timeout)
-        appender = self._idle.pop() if self._idle else _Appender(self._plant.records.recorder.new_client())
-        encoded, headers = _encoded(value)
         raw_key = key.encode() if isinstance(key, str) else key
-        patience_s = ATTEMPT_S + SECONDS_A_MEGABYTE * len(encoded) / 1e6
+        return await self._append([value], raw_key, partition=partition, via=via, timeout=timeout, retries=retries)
+
+    async def append_batch(
+        self,
+        values: Sequence[Value],
+        *,
+        partition: int = 0,
+        via: int | None = None,
+        timeout: float = TIMEOUT_S,
+        retries: bool = True,
+    ) -> list[int]:
+        """Append these records as one batch; their offsets.  In the history each is an operation of its own."""
+        first = await self._append(values, None, partition=partition, via=via, timeout=timeout, retries=retries)
+        return list(range(first, first + len(values)))
+
+    async def _append(
+        self,
+        values: Sequence[Value],
+        key: bytes | None,
+        *,
+        partition: int,
+        via: int | None,
+        timeout: float,
+        retries: bool,
+    ) -> int:
+        """The offset of the first."""
+        await self.create(timeout=timeout)
+        appender = self._idle.pop() if self._idle else _Appender()
+        encoded = [_encoded(value) for value in values]
+        size = sum(len(data) for data, _ in encoded)
 
         async def attempt(turn: int, seconds: float) -> tuple[int, int]:
             loop = asyncio.get_running_loop()
@@ -118,27 +151,45 @@ class Log:
                 node = await self._brokers.leader(await self._brokers.client(renew=turn > 0), partition)
             producer = await self._producer(appender) if retries else PLAIN
             sequence = appender.sequences.get(partition, 0) if retries else -1
-            builder = DefaultRecordBatchBuilder(2, 0, 0, *producer, sequence, len(encoded) + 1024)
-            builder.append(0, None, raw_key, encoded, headers)
+            builder = DefaultRecordBatchBuilder(2, 0, 0, *producer, sequence, size + 1024 * len(encoded))
+            for position, (data, headers) in enumerate(encoded):
+                builder.append(position, None, key, data, headers)
             left = max(0.001, deadline - loop.time())
             return await self._produce(node, partition, bytes(builder.build()), left), node
 
-        request = Request(f="append", key=f"{self.topic}/{partition}", value=recorded(value), node=via)
-        what = f"append to {request.key}"
-        operation = self._plant.records.operation(appender.number, request)
+        what = f"append to {self.topic}/{partition}"
+        operations = self._appends(appender, values, partition, via)
         try:
-            with operation:
+            with contextlib.ExitStack() as under_way:
+                for operation in operations:
+                    under_way.enter_context(operation)
+                patience_s = ATTEMPT_S + SECONDS_A_MEGABYTE * size / 1e6
                 offset, node = await until_done(
                     what, attempt, timeout=timeout, attempt_s=patience_s, retries=retries, again=True
                 )
-                operation.ok([offset, request.value], node=node)
+                for position, (operation, value) in enumerate(zip(operations, values, strict=True)):
+                    operation.ok([offset + position, recorded(value)], node=node)
                 return offset
         finally:
-            ended = operation.completion.type
+            ended = operations[0].completion.type
             if ended is OpType.OK and retries:
-                appender.sequences[partition] = appender.sequences.get(partition, 0) + 1
-            if ended is not OpType.INFO:  # else neither its number nor its producer id is used again
+                appender.sequences[partition] = appender.sequences.get(partition, 0) + len(values)
+            if ended is not OpType.INFO:  # else neither its numbers nor its producer id are used again
                 self._idle.append(appender)
+
+    def _appends(
+        self, appender: _Appender, values: Sequence[Value], partition: int, via: int | None
+    ) -> list[RecordedOperation]:
+        """An operation for each value, each of a client of its own: one does one at a time."""
+        records = self._plant.records
+        while len(appender.numbers) < len(values):
+            appender.numbers.append(records.recorder.new_client())
+        return [
+            records.operation(
+                number, Request(f="append", key=f"{self.topic}/{partition}", value=recorded(value), node=via)
+            )
+            for number, value in zip(appender.numbers, values, strict=False)
+        ]
 
     async def read(
         self, partition: int = 0, *, from_offset: int = 0, via: int | None = None, timeout: float = TIMEOUT_S
@@ -147,6 +198,48 @@ class Log:
         await self.create(timeout=timeout)
         return await self._read("poll", partition, from_offset, via, timeout, from_leader=via is None)
 
+    async def fetch(
+        self,
+        offset: int,
+        *,
+        via: int,
+        partition: int = 0,
+        rack: str = "",
+        demand: str = "",
+        wait_ms: int = 0,
+        min_bytes: int = 1,
+        max_bytes: int = FETCH_BYTES,
+        timeout: float = TIMEOUT_S,
+    ) -> Fetched:
+        """One Fetch request to the node `via`, and what it answered: refusals and redirections too, nothing repeated.
+
+        rack: the client's own (KIP-392).  demand: "?read=linearizable" and the like, which a client's id ends with.
+        wait_ms, min_bytes: how long the node may wait for how much.  Raises Unavailable where nothing was answered.
+        """
+        await self.create(timeout=timeout)
+        records, place = self._plant.records, TopicPartition(self.topic, partition)
+        request = fetch_request(place, offset, wait_ms=wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, rack=rack)
+        poll = Request(f="poll", key=f"{self.topic}/{partition}", node=via)
+        # A node answers in the order of a connection: none is shared with what is still waited for.
+        reader = (
+            self._idle_readers.pop()
+            if self._idle_readers
+            else f"{brokers.CLIENT_ID}-reader-{next(self._reader_numbers)}"
+        )
+        with records.operation(records.recorder.new_client(), poll) as operation:
+            try:
+                answer = await self._brokers.send(via, request, timeout, client_id=reader + demand)
+            except NoAnswer as error:
+                raise Unavailable(f"fetch of {poll.key} from {offset} at node {via}: {error}", definite=True) from error
+            finally:
+                self._idle_readers.append(reader)
+            found = fetched(answer, node=via, offset=offset)
+            if found.error_code or found.preferred >= 0:
+                operation.fail(found.describe(), node=via)
+            else:
+                operation.ok([[record.offset, recorded(_decoded(record))] for record in found.records], node=via)
+            return found
+
     async def read_everywhere(self, *, timeout: float = TIMEOUT_S) -> None:
         """Read every partition to the leader's end from each node that has it, for the checkers (`final-read`)."""
         await self.create(timeout=timeout)
@@ -154,10 +247,17 @@ class Log:
             for node in await self.replicas(partition, timeout=timeout):
                 await self._read("final-read", partition, 0, node, timeout, from_leader=True)
 
-    async def leader(self, partition: int = 0, *, timeout: float = TIMEOUT_S) -> int:
-        """The node that leads the partition, by the brokers' metadata."""
+    async def leader(self, partition: int = 0, *, via: int | None = None, timeout: float = TIMEOUT_S) -> int:
+        """The node that leads the partition, by the brokers' metadata; -1 where the node `via` knows of none."""
         await self.create(timeout=timeout)
-
+        if via is not None:
+            try:
+                answer = await self._brokers.send(via, MetadataRequest([self.topic]), timeout)
+            except NoAnswer as error:
+                raise Unavailable(
+                    f"leader of {self.topic}/{partition} by node {via}: {error}", definite=True
+                ) from error
+            return next(int(leader) for _, number, leader, *_ in answer.topics[0][3] if number == partition)
         client = await self._connected(f"leader of {self.topic}/{partition}", partition, timeout)
         return await self._brokers.leader(client, partition)
 
