@@ -23,6 +23,7 @@ NAMES = {
     "failures": "Failures and recovery",
     "clients": "Clients",
     "reads": "Clients",
+    "follower_reads": "Follower reads",
     "membership": "Membership",
     "network_layer": "Network layer",
     "bootstrap": "Cluster bootstrap",
