@@ -112,6 +112,8 @@ class HostedPartition(HostedReplica):
     # ---- appending -------------------------------------------------------------------------------------------------
 
     def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
+        if not self._past:
+            self.remember_for_lag(self.replica.now_us())
         future: asyncio.Future[AppendOutcome] = self._propose(command)
         self.appended_bytes += len(command)
         return future
