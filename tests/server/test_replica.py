@@ -153,6 +153,33 @@ def test_a_node_behind_the_log_is_filled_by_a_snapshot(run_cluster: Run) -> None
     run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=2))
 
 
+def test_no_snapshot_is_made_of_what_the_leaders_snapshot_is_replacing(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        await cluster.leader()
+        node: NodeId = cluster.follower().node.node_id
+        replica, receive = cluster.replicas[node], cluster.wires.receivers[node]
+        await cluster.write(b"first", b"v")
+        cluster.wires.isolate(node)
+        for count in range(40):
+            await cluster.write(b"k%d" % count, b"v")
+        storage = (await cluster.leader()).storage
+        await eventually(lambda: storage.first_index > replica.last_applied + 1, replica.status)
+        made: list[bool] = []
+
+        def receive_and_snapshot(group: Any, message: Message) -> None:
+            receive(group, message)
+            if replica.node.is_installing:
+                made.append(replica.make_snapshot())
+
+        cluster.wires.receivers[node] = receive_and_snapshot
+        cluster.wires.cut.clear()
+        await cluster.converged()
+        assert made and not any(made)
+        await eventually(replica.make_snapshot, replica.status)  # and later it can
+
+    run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=2))
+
+
 def test_a_group_that_keeps_its_log_snapshots_without_forgetting(run_cluster: Run) -> None:
     async def scenario(cluster: Any) -> None:
         for count in range(25):

@@ -361,8 +361,14 @@ class RaftNode:
     def committed_configuration(self) -> Configuration:
         return self.configuration_at(self.commit_index)
 
+    @property
+    def is_installing(self) -> bool:
+        """A leader's snapshot is on its way to the disk: what the machine has applied so far is of no use any more."""
+        return self._core.log.installing is not None
+
     def configuration_at(self, index: Index) -> Configuration:
-        """What a snapshot up to `index` must carry.  Raises ValueError for an index before the newest snapshot's."""
+        """What a snapshot up to `index` must carry.  Raises ValueError for an index before the newest snapshot's, as
+        that of the machine's state is while `is_installing`."""
         return self._core.log.configurations.at(index)
 
     def entry_term(self, index: Index) -> Term | None:

@@ -346,9 +346,9 @@ class Replica:
         """Save the machine's state as of now, and then forget the log behind it but for the tail that is kept.
 
         keep_entries: how long a tail; None: as the options say, which may also keep all of it for good.
-        False where another snapshot is being saved just now.
+        False where another one is being saved just now, the leader's that takes the place of this state included.
         """
-        if self._snapshot_pending:
+        if self._snapshot_pending or self.node.is_installing:
             reached("a snapshot was wanted while another one was being saved")
             return False
         if self.last_applied == 0:

@@ -360,7 +360,7 @@ class Host(HostParts):
     def make_snapshot(self) -> bool:
         """Save the machine's state as of now, then forget the log behind it; False where there is nothing to do."""
         service = self.service
-        if not self.up or not service.can_snapshot():
+        if not self.up or not service.can_snapshot() or (self._raft is not None and self._raft.is_installing):
             return False
         index = service.machine.applied_index
         snapshot = service.make_snapshot(self.node.configuration_at(Index(index)))
