@@ -169,6 +169,13 @@ async def leads_still(cluster: ScenarioCluster, leader: int, term: int) -> bool:
     return True
 
 
+async def in_no_later_term(cluster: ScenarioCluster, nodes: Collection[int], term: int) -> None:
+    """None of the nodes has gone into a later term than this one."""
+    terms = {node: await term_of(cluster, node) for node in nodes}
+    if max(terms.values()) > term and not not_judged(cluster, f"there are terms after {term}: {terms}"):
+        raise AssertionError(f"there are terms after {term}: {terms}")
+
+
 async def refuses_writes(cluster: ScenarioCluster, node: int, key: str) -> None:
     """The node does not acknowledge a write."""
     with pytest.raises(Unavailable):

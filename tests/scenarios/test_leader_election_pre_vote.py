@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from leadership import elected, nobody_leads, safe, stepped_down, still_leads, term_of
+from leadership import elected, in_no_later_term, nobody_leads, safe, stepped_down, still_leads
 
 from seatrial.scenario import ScenarioCluster
 
@@ -38,7 +38,7 @@ async def test_pre_vote_leader_in_the_minority_returns_without_disturbing(cluste
         assert later > term
         await stepped_down(cluster, old)
         await nobody_leads(cluster, minority)
-        assert max([await term_of(cluster, node) for node in minority]) <= term
+        await in_no_later_term(cluster, minority, term)
     await cluster.wait_for_consensus()
     await still_leads(cluster, new, later, 0.7, nodes=cluster.nodes)
     await safe(cluster)
@@ -95,7 +95,7 @@ async def test_pre_vote_reboot_of_a_majority_of_followers(cluster: ScenarioClust
     left = list(cluster.running())
     await stepped_down(cluster, old)
     await nobody_leads(cluster, left)
-    assert max([await term_of(cluster, node) for node in left]) <= term
+    await in_no_later_term(cluster, left, term)
     await asyncio.gather(*(cluster.start(node) for node in rebooted))
     leader, later = await elected(cluster)
     assert later > term

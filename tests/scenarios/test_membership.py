@@ -325,7 +325,7 @@ async def voters_of(cluster: ScenarioCluster, node: int) -> list[int]:
 
 
 @pytest.mark.real
-@pytest.mark.cluster(nodes=1)
+@pytest.mark.cluster(nodes=1, timeout=110)
 async def test_grow_1_to_3_to_5_to_3(cluster: ScenarioCluster) -> None:
     """A cluster grows from one node to five and shrinks to three that were not there at first; each acknowledged write
     is there all the way."""
