@@ -103,6 +103,26 @@ def test_a_quiet_leader_that_is_cut_off_steps_down(run_cluster: Callable[..., No
     run_cluster(scenario)
 
 
+def test_a_group_that_is_closed_at_its_quiet_leader_gets_another_one(run_cluster: Callable[..., None]) -> None:
+    """Its host goes on beating for its other groups: it must not vouch for a leader that is gone."""
+
+    async def scenario(cluster: Any) -> None:
+        many = Many(cluster)
+        await many.until_quiet()
+        node = cluster.members[0]
+        host = cluster.hosts[node]
+        closed = next(group for group in GROUPS if host.replicas[group].node.is_leader)
+        others = [host.replicas[group].node.term for group in GROUPS if group != closed]
+        host.close_group(closed)
+        left = [other.replicas[closed] for other in cluster.hosts.values() if closed in other.replicas]
+        await eventually(
+            lambda: any(replica.node.is_leader for replica in left), lambda: [replica.status() for replica in left]
+        )
+        assert others == [host.replicas[group].node.term for group in GROUPS if group != closed]
+
+    run_cluster(scenario)
+
+
 def test_few_groups_never_fall_quiet(run_cluster: Callable[..., None]) -> None:
     async def scenario(cluster: Any) -> None:
         leader = await cluster.leader()

@@ -28,6 +28,7 @@ from seatrial.transport.base import Transport
 # Deadlines are rounded up to this, so that the heartbeats of many groups leave together.
 TIMER_STEP_US = 5_000
 REST_US = 1 << 50  # armed as good as never: waking arms it anew
+WATCHES_A_TIMEOUT = 4  # looks in an election timeout whether the leaders of resting followers are there
 POSTPONED_US = 20_000
 # Messages of groups that this node has not opened yet (a new topic's first election): kept for a moment.
 EARLY_GROUPS_MAX = 1_024
@@ -77,6 +78,7 @@ class MultiRaft:
             election_timeout_us=raft.election_timeout_us,
         )
         self._beat_timer: asyncio.TimerHandle | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
         self._campaigns = Campaigns()
 
     async def start(self) -> None:
@@ -121,6 +123,7 @@ class MultiRaft:
         """Stop taking part; what is stored stays."""
         self.replicas.pop(group).close()
         self._campaigns.ended(group)
+        self._quiet.closed(group)
 
     def remove_group(self, group: GroupId, *, done: Callable[[], None] = lambda: None) -> None:
         """Stop taking part, and delete what is stored; `done` when that will survive a crash."""
@@ -166,7 +169,7 @@ class MultiRaft:
     async def close(self) -> None:
         """Stop all groups, finish what is queued for the disk, close connections."""
         self._closed = True
-        for timer in (self._timer, self._beat_timer):
+        for timer in (self._timer, self._beat_timer, self._watch_timer):
             if timer is not None:
                 timer.cancel()
         for group in list(self.replicas):
@@ -294,7 +297,10 @@ class MultiRaft:
                 return
         elif quiet.is_led_quietly(replica, now_us):
             if not replica.has_open_reads:
-                self._arm(replica, now_us + self._raft.election_timeout_us)
+                replica.armed_us = now_us + REST_US
+                quiet.rest(replica)
+                if self._watch_timer is None:
+                    self._watch()
                 return
             quiet.remind(replica, now_us)
         elif not replica.has_open_reads:
@@ -305,6 +311,16 @@ class MultiRaft:
                 return
         replica.tick(now_us)
         self._campaigns.look(replica.group, replica.node.role)
+
+    def _watch(self) -> None:
+        """Of followers that rest: a timer of each of them would be most of what idle groups cost."""
+        for replica, due_us in self._quiet.roused(self.now_us()):
+            if not replica.closed:
+                self._arm(replica, due_us)
+        self._arm_timer()
+        again = self._quiet.has_resting and not self._closed
+        delay_s = self._raft.election_timeout_us / WATCHES_A_TIMEOUT / 1e6
+        self._watch_timer = self.loop.call_later(delay_s, self._watch) if again else None
 
     def _beat(self) -> None:
         for replica in self._quiet.beat(self.now_us()):

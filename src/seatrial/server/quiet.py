@@ -1,7 +1,8 @@
 """Idle groups fall quiet: one beat a node stands for the heartbeats of all its groups that have nothing to say.
 
     leader's host                           follower's host
-    a group idle for a while: listed  ────▶ its election timer rests while beats with its (group, term) come
+    a group idle for a while: listed  ────▶ its election timer rests while beats with its (group, term) come;
+                                            one watch a host looks whether they still do
     anything happens to it: unlisted  ────▶ its own timers count again
     beats unanswered by a majority:
       all groups wake, and check their quorum
@@ -70,6 +71,8 @@ class QuietGroups:
         self._beat_us = 0
         self._answered_us: dict[NodeId, int] = {}
         self._heard: dict[NodeId, Heard] = {}
+        self._resting: dict[NodeId, dict[GroupId, Replica]] = {}  # followers, by leader
+        self._unnamed: list[Replica] = []  # that rested, and that their leader's host names no more
 
     def __len__(self) -> int:
         return len(self._led)
@@ -100,6 +103,11 @@ class QuietGroups:
         for peer, at_us in sorted(self._answered_us.items()):
             if now_us - at_us < self._fresh_us and takes_part(replica.node.configuration, peer):
                 replica.node.step(HeartbeatResponse(peer, self._node_id, replica.node.term, 0), now_us)
+
+    def closed(self, group: GroupId) -> None:
+        """The group is no more here: nobody must take it for led from here."""
+        if self._led.pop(group, None) is not None:
+            self._epoch += 1
 
     def beat(self, now_us: int) -> list[Replica]:
         """Send this host's beat; returns the groups to wake because a majority of their nodes is silent."""
@@ -154,6 +162,7 @@ class QuietGroups:
             heard.epoch = epoch
             heard.terms = dict(zip(flat[0::3], flat[1::3], strict=True))
             missed = self._behind(message.sender, flat)
+            self._let_go(message.sender, heard)
         if heard.epoch == epoch:
             heard.at_us = now_us
         answer = _HEAD.pack(ANSWER, epoch)
@@ -170,6 +179,31 @@ class QuietGroups:
                 reached("a quiet group's follower was told of a commit that it had missed")
                 behind.append((replica, beat))
         return behind
+
+    def _let_go(self, leader: NodeId, heard: Heard) -> None:
+        resting = self._resting.get(leader, {})
+        for group in [group for group, replica in resting.items() if heard.terms.get(group) != replica.node.term]:
+            self._unnamed.append(resting.pop(group))
+
+    def rest(self, replica: Replica) -> None:
+        """This follower, led quietly, needs no timer of its own until `roused` names it."""
+        assert replica.node.leader is not None
+        self._resting.setdefault(replica.node.leader, {})[replica.group] = replica
+
+    @property
+    def has_resting(self) -> bool:
+        return bool(self._unnamed) or any(self._resting.values())
+
+    def roused(self, now_us: int) -> list[tuple[Replica, int]]:
+        """Followers that rested and need their timers again, and when: their leader's host is silent, or woke them."""
+        roused = [(replica, now_us + self._fresh_us) for replica in self._unnamed]
+        self._unnamed.clear()
+        for leader, resting in self._resting.items():
+            heard = self._heard.get(leader)
+            if heard is None or now_us - heard.at_us >= self._fresh_us:
+                roused += [(replica, now_us) for replica in resting.values()]
+                resting.clear()
+        return roused
 
     def _follows(self, replica: Replica, leader: NodeId, term: int) -> bool:
         return replica.node.leader == leader and replica.node.term == term
