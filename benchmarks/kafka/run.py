@@ -10,7 +10,10 @@ Nothing survives the run: not when it fails, is interrupted, or is killed.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import os
+import platform
 import signal
 import sys
 import time
@@ -21,7 +24,7 @@ from comparison import HEADER, Results
 from confluent_kafka import KafkaException
 from measures import MEASURES, Measure
 from nodes import prepared
-from peers import PEERS, Peer
+from peers import KAFKA_VERSION, PEERS, Peer
 from sizes import SMALL, WHOLE, Sizes
 
 from seatrial.cluster.errors import ClusterError
@@ -63,6 +66,18 @@ def available(names: list[str]) -> dict[str, Peer]:
     return found
 
 
+def circumstances_now(rounds: int) -> dict[str, str | float]:
+    """What figures depend on beside the code: others' load on the machine makes them worth nothing."""
+    return {
+        "rounds": rounds,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "confluent-kafka": importlib.metadata.version("confluent-kafka"),
+        "kafka": KAFKA_VERSION,
+        "load_before": os.getloadavg()[0],
+    }
+
+
 def end_by_exception(number: int, _frame: Any) -> None:
     sys.exit(128 + number)
 
@@ -78,9 +93,12 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON with every round instead of the table")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds: at least one")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end_by_exception)
     peers, sizes, results = available(options.peer), SMALL if options.small else WHOLE, Results()
+    circumstances = circumstances_now(options.rounds)
     measures = [measure for measure in MEASURES if measure.name in options.measure]
     if not options.json:
         print(HEADER, flush=True)
@@ -91,8 +109,12 @@ def main() -> int:
                     once(measure, peers[name], sizes, results)
         if not options.json:
             print(results.rows(measure), flush=True)
+    circumstances["load_after"] = os.getloadavg()[0]
     if options.json:
-        print(json.dumps({"figures": results.as_json(measures), "failures": results.failures}, indent=1))
+        told = {"circumstances": circumstances, "figures": results.as_json(measures), "failures": results.failures}
+        print(json.dumps(told, indent=1))
+    else:
+        print("\n" + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in circumstances.items()))
     for failure in results.failures:
         progress(f"FAILED: {failure}")
     return 1 if results.failures else 0
