@@ -174,7 +174,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from seatrial.plugin.flakes import hunted_in, table
 
     reports = [report for name in ("passed", "failed", "error") for report in terminalreporter.stats.get(name, [])]
-    hunted = {report.nodeid: hunted_in(report.nodeid, report.user_properties) for report in reports}
+    runs = [report for report in reports if isinstance(report, pytest.TestReport)]  # and no file that failed to import
+    hunted = {report.nodeid: hunted_in(report.nodeid, report.user_properties) for report in runs}
     terminalreporter.section("flake hunt")
     for line in table(one for one in hunted.values() if one is not None):
         terminalreporter.write_line(line)

@@ -207,6 +207,16 @@ def test_a_flake_hunt_prints_pass_rates_with_what_fails_first(run_tests: RunTest
 
 
 @pytest.mark.slow
+def test_a_flake_hunt_of_a_file_that_cannot_be_imported_says_why_and_prints_an_empty_table(run_tests: RunTests) -> None:
+    result = run_tests("import a_module_that_is_not_there", "--cluster-env=sim", "--flake-hunt=2")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*ModuleNotFoundError: No module named 'a_module_that_is_not_there'", "*= flake hunt =*"]
+    )
+    result.stderr.no_fnmatch_line("*AttributeError*")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mark", "arguments", "complaint"),
     [
