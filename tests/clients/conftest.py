@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 
 from client_brokers import Brokers, started_brokers
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of kafka-python, in how it reads its own files
+    import kafka_python_client  # noqa: F401
 
 
 @pytest.fixture(scope="module")
