@@ -45,6 +45,8 @@ TAIL = """
   between its look at the metadata and its first question for offsets: give it a second.
 - kafkajs's `deleteTopicRecords` fails on a topic that this administrator has not looked at before: call
   `fetchTopicOffsets` first.
+- kafkajs reads as a member of a group even where nobody shares the work, so it reads again what it has not committed
+  when the group loses its coordinator.
 - kcat takes its version of librdkafka from Debian, which compresses because the server says that it serves Produce
   version 0 (it does not; no client asks for it).
 - An administrator that is made while nodes still start may know some of them only: kafka-python's never asks again.
