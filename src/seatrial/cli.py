@@ -70,6 +70,9 @@ def run(
     etcd_version: Annotated[str | None, typer.Option(help="Short for --system-version with --system etcd.")] = None,
     nodes: Annotated[int | None, typer.Option(help="How many nodes.")] = None,
     workload: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list workloads`.")] = None,
+    read_from: Annotated[
+        str | None, typer.Option(help="leader, or followers: where the workload log reads (leader).")
+    ] = None,
     faults: Annotated[str | None, typer.Option(help="Comma-separated: see `seatrial list faults`; or all.")] = None,
     duration: Annotated[str | None, typer.Option(help="How long to break things, e.g. 30s or 2m.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random choice; printed when drawn.")] = None,
@@ -91,6 +94,7 @@ def run(
         "version": system_version or etcd_version,
         "nodes": nodes,
         "workloads": None if workload is None else _words(workload),
+        "read_from": read_from,
         "faults": None if faults is None else _words(faults),
         "duration_s": None if duration is None else parse_duration(duration),
         "seed": seed,

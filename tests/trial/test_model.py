@@ -22,6 +22,7 @@ TRIALS = st.builds(
     duration_s=st.floats(0.1, 3600),
     seed=st.integers(0, 2**32),
     unavailability_max_s=st.none() | st.floats(0.1, 10),
+    read_from=st.sampled_from(("leader", "followers")),
     options=st.dictionaries(WORDS, st.text(max_size=10), max_size=3),
 )
 
@@ -80,9 +81,9 @@ def test_options_override_the_file_and_the_rest_stays() -> None:
 def test_the_replay_command_names_everything_that_differs_from_the_defaults() -> None:
     trial = Trial(
         system="etcd", version="3.5.1", nodes=5, workloads=("kv-txn",), faults=("kill",), duration_s=60, seed=3,
-        unavailability_max_s=3, options={"b": "2", "a": "x y"},
+        unavailability_max_s=3, read_from="followers", options={"b": "2", "a": "x y"},
     )  # fmt: skip
     assert trial.command() == (
-        "seatrial run --system etcd --etcd-version 3.5.1 --nodes 5 --workload kv-txn --faults kill "
+        "seatrial run --system etcd --etcd-version 3.5.1 --nodes 5 --workload kv-txn --read-from followers --faults kill "
         "--duration 60s --seed 3 --unavailability-max 3s --option 'a=x y' --option b=2"
     )

@@ -80,6 +80,17 @@ def test_a_poller_announces_each_partition_before_it_polls_it() -> None:
     assert {request.key for request in requests if request.f == "assign"} == {"log/0", "log/1", "log/2"}
 
 
+def test_a_session_appends_to_one_partition_and_asks_every_node_where_it_ends() -> None:
+    generator = LogGenerator(Rng(1), topic="log", partitions=3, appenders=2, pollers=1, nodes=[4, 5, 6])
+    requests = [generator.next(4) for _ in range(200)]
+    assert {request.key for request in requests} == {"log/1"}
+    tails = [request for request in requests if request.f == "tail"]
+    assert {request.node for request in tails} == {4, 5, 6}
+    appends = [request.value for request in requests if request.f == "append"]
+    assert len(tails) + len(appends) == len(requests)
+    assert len(set(appends)) == len(appends) > 30
+
+
 def test_the_compared_range_holds_exactly_the_keys_of_the_workload() -> None:
     generator = TxnGenerator(Rng(1), [f"{PREFIX}{n:04}" for n in range(1000)])
     keys = {generator.next(0).key or "" for _ in range(500)}

@@ -25,3 +25,11 @@ def test_a_specification_names_several() -> None:
 def test_a_bad_specification_says_what_to_write(spec: str, said: str) -> None:
     with pytest.raises(UnknownWorkload, match=said):
         by_names(spec)
+
+
+def test_reading_from_followers_is_for_the_log() -> None:
+    reading, usual = by_names("log", read_from="followers"), by_names("log,kv")
+    assert [checker.name for checker in reading[0].checkers()] == ["partition-log (log)", "log-sessions (log)"]
+    assert [checker.name for checker in usual[0].checkers()] == ["partition-log (log)"]
+    with pytest.raises(UnknownWorkload, match="name it, or leave --read-from out"):
+        by_names("kv", read_from="followers")

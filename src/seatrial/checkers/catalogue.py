@@ -13,6 +13,7 @@ from seatrial.checkers.availability import Availability
 from seatrial.checkers.base import Checker
 from seatrial.checkers.group_offsets import GroupOffsets
 from seatrial.checkers.linearizability import Linearizability
+from seatrial.checkers.log_sessions import LogSessions
 from seatrial.checkers.partition_log import PartitionLog
 from seatrial.checkers.raft_invariants import RaftInvariants
 from seatrial.checkers.replica_equality import ReplicaEquality
@@ -29,6 +30,10 @@ _MODELS: Final[Mapping[str, tuple[str, Callable[[], Checker]]]] = {
     ),
     "kv": ("linearizable key-value store: reads, writes, compare-and-sets and deletes", Linearizability),
     "log": ("Kafka-log anomalies of appends, polls and final reads", PartitionLog),
+    "log-sessions": (
+        "what readers are told of a log's end: it never goes back, nor is it before what was acknowledged",
+        LogSessions,
+    ),
     "groups": ("consumer groups: nothing acknowledged is lost to them, no committed offset goes back", GroupOffsets),
     "sessions": ("monotonic reads and read-your-writes of each client, where reads may be stale", Sessions),
 }

@@ -10,7 +10,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Everything that decides a run.
 
     `faults` and `workloads` are names from `seatrial list`; `options` are the driver's own (for the system "own":
-    `unsafe`, `durability` and other settings of `seatrial serve`).
+    `unsafe`, `durability` and other settings of `seatrial serve`).  `read_from` is about the workload `log`.
     """
 
     system: str = "own"
@@ -50,6 +50,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     duration_s: float = 30.0
     seed: int = 0
     unavailability_max_s: float | None = None
+    read_from: Literal["leader", "followers"] = "leader"
     options: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -61,6 +62,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise BadTrial(f"environment {self.environment!r}: one of {', '.join(ENVIRONMENTS)}")
         if not self.workloads:
             raise BadTrial("no workload: name at least one of `seatrial list workloads`")
+        if self.read_from not in ("leader", "followers"):
+            raise BadTrial(f"read_from {self.read_from!r}: one of leader, followers")
         if self.seed < 0:
             raise BadTrial(f"seed {self.seed}: 0 or more")
 
@@ -88,6 +91,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.environment != "local":
             words += ["--env", self.environment]
         words += ["--workload", ",".join(self.workloads)]
+        if self.read_from != "leader":
+            words += ["--read-from", self.read_from]
         if self.faults:
             words += ["--faults", ",".join(self.faults)]
         words += ["--duration", f"{self.duration_s:g}s", "--seed", str(self.seed)]

@@ -63,12 +63,13 @@ def begin(trial: Trial, run: RunDirectory) -> str:
 
 
 def plan_of(
-    trial: Trial, workloads_named: Callable[[str], tuple[Workload, ...]] = by_names
+    trial: Trial, workloads_named: Callable[[str], tuple[Workload, ...]] | None = None
 ) -> tuple[tuple[Workload, ...], FaultPlan]:
     """What the trial's names mean.  Raises BadTrial."""
     try:
         systems.by_name(trial.system, trial.version, trial.options)
-        workloads = workloads_named(",".join(trial.workloads))
+        names = ",".join(trial.workloads)
+        workloads = workloads_named(names) if workloads_named else by_names(names, read_from=trial.read_from)
         choices = parse_kinds(",".join(trial.faults))
         duration_us = int(trial.duration_s * 1_000_000)
         return workloads, generate(choices, nodes=trial.nodes, duration_us=duration_us, seed=trial.seed)

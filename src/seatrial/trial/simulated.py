@@ -74,7 +74,7 @@ def named(trial: Trial) -> tuple[tuple[Workload, ...], FaultPlan]:
         raise BadTrial(
             f"system {trial.system!r} cannot be simulated: it is a program of its own; use --env local, or --system own"
         )
-    workloads, plan = plan_of(trial, lambda names: simulated(names, LeanHttp))
+    workloads, plan = plan_of(trial, lambda names: simulated(names, LeanHttp, read_from=trial.read_from))
     try:
         read_options(trial.options)
     except ValueError as error:

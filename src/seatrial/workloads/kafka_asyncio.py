@@ -160,11 +160,12 @@ class AsyncPollClient:
     """Reads one assigned partition at a time, in order, each partition from where this client left it.
 
     `assign` moves to a partition (ok value: the offset it starts from); `poll` gives the next records as
-    [offset, value] pairs, none when there is nothing new.
+    [offset, value] pairs, none when there is nothing new.  rack: of the replica to read from, where there is one.
     """
 
-    def __init__(self, servers: str, name: str) -> None:
+    def __init__(self, servers: str, name: str, *, rack: str | None = None) -> None:
         self._settings = shared_settings(servers, name) | {
+            "client_rack": rack,
             "group_id": None,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",

@@ -124,11 +124,11 @@ class PollClient:
     """Reads one assigned partition at a time, in order, each partition from where this client left it.
 
     `assign` moves to a partition (ok value: the offset it starts from); `poll` gives the next records as
-    [offset, value] pairs, none when there is nothing new.
+    [offset, value] pairs, none when there is nothing new.  rack: of the replica to read from, where there is one.
     """
 
-    def __init__(self, servers: str, name: str) -> None:
-        self._settings = consumer_settings(servers, name)
+    def __init__(self, servers: str, name: str, *, rack: str | None = None) -> None:
+        self._settings = consumer_settings(servers, name, rack=rack)
         self._consumer: Consumer | None = None
         self._next: dict[str, int] = {}  # the next offset to read, by key
         self._thread = OwnThread(name)

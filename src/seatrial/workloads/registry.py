@@ -8,7 +8,7 @@ from typing import Any
 from seatrial.workloads.base import Workload
 from seatrial.workloads.etcd_txn import TxnWorkload
 from seatrial.workloads.kafka_groups import GroupsWorkload
-from seatrial.workloads.kafka_log import LogWorkload
+from seatrial.workloads.kafka_log import LogWorkload, ReadFrom
 from seatrial.workloads.kv_register import KvWorkload
 
 _MAKERS: Mapping[str, tuple[Callable[[], Workload], str]] = {
@@ -20,10 +20,10 @@ _MAKERS: Mapping[str, tuple[Callable[[], Workload], str]] = {
 
 
 # For one thread and virtual time; as often a second as a simulation keeps up with.
-_SIMULATED: Mapping[str, Callable[[Callable[[], Any]], Workload]] = {
-    "log": lambda open_http: LogWorkload(threads=False, appenders=4, pollers=2, rate=40.0),
-    "groups": lambda open_http: GroupsWorkload(appenders=2, members=3, rate=40.0),
-    "kv": lambda open_http: KvWorkload(clients=6, rate=40.0, per_key=150, open_http=open_http),
+_SIMULATED: Mapping[str, Callable[[Callable[[], Any], ReadFrom], Workload]] = {
+    "log": lambda _, read_from: LogWorkload(threads=False, appenders=4, pollers=2, rate=40.0, read_from=read_from),
+    "groups": lambda *_: GroupsWorkload(appenders=2, members=3, rate=40.0),
+    "kv": lambda open_http, _: KvWorkload(clients=6, rate=40.0, per_key=150, open_http=open_http),
 }
 
 
@@ -43,19 +43,29 @@ def by_name(name: str) -> Workload:
     return _MAKERS[name][0]()
 
 
-def by_names(spec: str) -> tuple[Workload, ...]:
-    """Fresh workloads for "log,kv".  Raises UnknownWorkload, also when nothing or one of them twice is named."""
-    return tuple(by_name(name) for name in _wanted(spec))
+def by_names(spec: str, *, read_from: ReadFrom = "leader") -> tuple[Workload, ...]:
+    """Fresh workloads for "log,kv"; `read_from` is about the log.
+
+    Raises UnknownWorkload, also when nothing or one of them twice is named.
+    """
+    wanted = _readable(_wanted(spec), read_from)
+    return tuple(LogWorkload(read_from=read_from) if name == "log" else by_name(name) for name in wanted)
 
 
-def simulated(spec: str, open_http: Callable[[], Any]) -> tuple[Workload, ...]:
+def simulated(spec: str, open_http: Callable[[], Any], *, read_from: ReadFrom = "leader") -> tuple[Workload, ...]:
     """The same for the simulator.  `open_http` opens an HTTP client that is cheap there.  Raises UnknownWorkload."""
-    wanted = _wanted(spec)
+    wanted = _readable(_wanted(spec), read_from)
     for name in wanted:
         by_name(name)
         if name not in _SIMULATED:
             raise UnknownWorkload(f"workload {name!r} cannot be simulated; these can: {', '.join(_SIMULATED)}")
-    return tuple(_SIMULATED[name](open_http) for name in wanted)
+    return tuple(_SIMULATED[name](open_http, read_from) for name in wanted)
+
+
+def _readable(wanted: list[str], read_from: ReadFrom) -> list[str]:
+    if read_from != "leader" and "log" not in wanted:
+        raise UnknownWorkload(f"reading from {read_from} is for the workload log: name it, or leave --read-from out")
+    return wanted
 
 
 def _wanted(spec: str) -> list[str]:
