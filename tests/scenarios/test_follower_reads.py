@@ -26,13 +26,12 @@ from following import (
 from seatrial.scenario import ScenarioCluster, eventually
 
 pytestmark = pytest.mark.cluster(system="own")
-real = pytest.mark.real
 WAIT_MS = 500
 LONG_MS = 8_000
 SOON_S = 0.25  # after what was waited for: no poll of any interval worth having is that fast by chance
 
 
-@real
+@pytest.mark.real
 async def test_committed_data(cluster: ScenarioCluster) -> None:
     """100 messages to the leader: a fetch at 0 from a follower gives all of them, checksums and offsets intact."""
     log = cluster.log()
@@ -47,7 +46,7 @@ async def test_committed_data(cluster: ScenarioCluster) -> None:
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_uncommitted_data_is_not_at_a_follower_that_is_cut_off(cluster: ScenarioCluster) -> None:
     """50 committed, the follower cut off, 50 more: a fetch at 50 from it is empty, its high watermark 50."""
     log = cluster.log()
@@ -63,7 +62,7 @@ async def test_uncommitted_data_is_not_at_a_follower_that_is_cut_off(cluster: Sc
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_uncommitted_data_that_a_follower_holds_is_not_shown(cluster: ScenarioCluster) -> None:
     """Records that followers have stored, and that the leader does not know to be there, are shown by nobody."""
     log = cluster.log()
@@ -90,7 +89,7 @@ async def test_uncommitted_data_that_a_follower_holds_is_not_shown(cluster: Scen
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 @pytest.mark.cluster(system="own", options={"fetch_from_followers": "false"})
 async def test_leader_only_mode(cluster: ScenarioCluster) -> None:
     """Told that followers shall not serve, they answer NOT_LEADER_OR_FOLLOWER and name the leader, who serves."""
@@ -107,7 +106,7 @@ async def test_leader_only_mode(cluster: ScenarioCluster) -> None:
     cluster.check()
 
 
-@real
+@pytest.mark.real
 @pytest.mark.parametrize("place", ["leader", "follower"])
 async def test_commit_wait(cluster: ScenarioCluster, place: str) -> None:
     """While nothing commits, a fetch that waits 500 ms is empty after 500 ms; one that waits longer is answered at once
@@ -138,7 +137,7 @@ async def test_commit_wait(cluster: ScenarioCluster, place: str) -> None:
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_preferred_replica(cluster: ScenarioCluster) -> None:
     """A leader sends a consumer to the follower in its rack, keeps one of its own rack or of none, and names nobody
     whose node is down; a follower keeps whoever comes."""
@@ -187,7 +186,7 @@ async def test_preferred_replica_is_none_that_is_too_far_behind(cluster: Scenari
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_a_follower_s_copy_is_the_leader_s_byte_for_byte(cluster: ScenarioCluster) -> None:
     """1,000 records to the leader, in batches of all sizes: every node serves the same bytes, checksums and all."""
     log = cluster.log()
@@ -207,7 +206,7 @@ async def test_a_follower_s_copy_is_the_leader_s_byte_for_byte(cluster: Scenario
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_lag_and_catch_up(cluster: ScenarioCluster) -> None:
     """A follower that is disconnected while 500 records become 1,000 shows nothing of the rest at 600, and all of it
     once it is back."""
@@ -224,7 +223,7 @@ async def test_lag_and_catch_up(cluster: ScenarioCluster) -> None:
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_leader_killed_during_a_follower_s_long_fetch(cluster: ScenarioCluster) -> None:
     """The fetch ends with what there is, or with nothing; whoever goes on from there misses nothing and gets nothing
     twice."""
@@ -248,7 +247,7 @@ async def test_leader_killed_during_a_follower_s_long_fetch(cluster: ScenarioClu
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_partition_shows_nothing_new_to_the_minority(cluster: ScenarioCluster) -> None:
     """[A, B] | [C]: what the majority commits is at A and B and not at C; after healing it is at C too."""
     log = cluster.log()

@@ -22,12 +22,11 @@ from following import (
 from seatrial.scenario import ScenarioCluster, Unavailable, eventually
 
 pytestmark = pytest.mark.cluster(system="own")
-real = pytest.mark.real
 LONG_MS = 8_000
 PATIENT = {"election_timeout_ms": "3000"}  # so that a late message is no reason to elect
 
 
-@real
+@pytest.mark.real
 async def test_concurrent_consumers_half_of_them_on_followers(cluster: ScenarioCluster) -> None:
     """Ten consumers, half of them on followers, get identical data, and the followers bear their part of it.
 
@@ -55,7 +54,7 @@ async def bytes_read(cluster: ScenarioCluster, node: int) -> float:
     return await metric(cluster, node, "seatrial_kafka_fetch_bytes_total", topic="t", partition="0") or 0
 
 
-@real
+@pytest.mark.real
 async def test_monotonic_reads_across_replicas(cluster: ScenarioCluster) -> None:
     """A consumer that comes to a replica which has less than it was shown elsewhere waits there: it is neither shown
     anything again, nor told that its offset does not exist."""
@@ -119,7 +118,7 @@ async def test_readers_that_wander_among_nodes_that_fail_see_one_log(cluster: Sc
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_read_your_writes_by_the_last_produced_offset(cluster: ScenarioCluster) -> None:
     """Whoever was told the offset of its record gets it by that offset from a replica that does not have it yet."""
     log = cluster.log()
@@ -136,7 +135,7 @@ async def test_read_your_writes_by_the_last_produced_offset(cluster: ScenarioClu
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_linearizable_fetch(cluster: ScenarioCluster) -> None:
     """A fetch that demands it shows all that was acknowledged before it came, from a replica where that arrives late;
     one that does not demand it may show less."""
@@ -160,7 +159,7 @@ async def test_linearizable_fetch(cluster: ScenarioCluster) -> None:
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 async def test_linearizable_fetch_at_who_is_cut_off(cluster: ScenarioCluster) -> None:
     """A leader that nobody hears, and a follower that hears nobody, do not answer such a fetch with what they have."""
     log = cluster.log()
@@ -178,7 +177,7 @@ async def test_linearizable_fetch_at_who_is_cut_off(cluster: ScenarioCluster) ->
     await cluster.verify()
 
 
-@real
+@pytest.mark.real
 @pytest.mark.cluster(system="own", options={**PATIENT, "follower_staleness_max_ms": "1000"})
 async def test_a_follower_s_lease_bounds_how_old_its_answers_are(cluster: ScenarioCluster) -> None:
     """A follower that gets no more records goes on serving what it has while its lease runs, then sends its consumers
@@ -245,7 +244,7 @@ async def is_named(cluster: ScenarioCluster, leader: int, node: int) -> bool:
     return (await spread(cluster, leader))[node] > 0
 
 
-@real
+@pytest.mark.real
 @pytest.mark.cluster(system="own", options=PATIENT)
 async def test_lag_metrics_under_a_delayed_link(cluster: ScenarioCluster) -> None:
     """The leader tells by how many records, and by how many seconds, each follower is behind: of one behind a link that
