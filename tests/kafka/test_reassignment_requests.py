@@ -149,6 +149,7 @@ def test_topics_are_described_with_their_partitions() -> None:
     assert topic.topic_id == broker.metadata.topics["t"].topic_id
     first = topic.partitions[0]
     assert (first.leader_id, first.leader_epoch, first.replica_nodes, first.isr_nodes) == (2, 7, [1, 2, 3], [1, 2])
+    assert (first.eligible_leader_replicas, first.last_known_elr) == ([], []), "kafka-topics takes no null"
     assert response.next_cursor is None
 
 

@@ -6,6 +6,7 @@ Knows nothing of files: a broker has one directory, whatever is in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from seatrial.kafka.context import Call
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.topic_requests import INTERNAL_TOPICS, refuse_name
 
+# Replicas that could lead though they are not in sync (KIP-966): there are none, and Java's client takes no null here.
+_NO_ELR: Final[Mapping[str, Any]] = {"eligible_leader_replicas": (), "last_known_elr": ()}
 PARTITIONS_MAX: Final = 2_000  # of one answer, as Kafka's max.request.partition.size.limit
 
 
@@ -40,7 +43,7 @@ def describe_topic_partitions(call: Call) -> Any:
             break
         shown = topic.partitions[begin : begin + room]
         room -= len(shown)
-        fields = (partition_fields(call, name, partition, alive) for partition in shown)
+        fields = ({**partition_fields(call, name, partition, alive), **_NO_ELR} for partition in shown)
         answer.append(
             codec.structure("DescribeTopicPartitionsResponseTopic")(
                 name=name, topic_id=topic.topic_id, partitions=[result(**one) for one in fields]
