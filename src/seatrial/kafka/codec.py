@@ -81,6 +81,10 @@ class MessageCodec:
             raise MalformedMessage(f"{self.schema.name} version {version} ends too early: {error}") from error
         return message, end
 
+    def prepare(self, version: int) -> None:
+        """Compile now what writes and reads this version, which is otherwise done when the first one comes."""
+        self._compiled(version)
+
     def _compiled(self, version: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         compiled = self._versions.get(version)
         if compiled is None:
