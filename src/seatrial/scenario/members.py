@@ -22,7 +22,7 @@ from seatrial.scenario.errors import NotHere, Refused, Unavailable
 
 TIMEOUT_S = 20.0
 ATTEMPT_S = 3.0  # of one request of several: a node decides within this, or asks in vain
-LOOK_AGAIN_S = 0.05
+LOOK_AGAIN_S = 0.1
 PASSING = frozenset({"NOT_LEADER"})  # refusals that are over when there is a leader
 
 

@@ -15,7 +15,7 @@ from seatrial.scenario.errors import NotDone
 
 T = TypeVar("T")
 TIMEOUT_S = 10.0  # of every wait of a scenario that names none
-PAUSE_S = 0.02
+PAUSE_S = 0.04
 PAUSE_S_MAX = 0.2
 
 
