@@ -17,10 +17,12 @@ from seatrial.server.config import Address
 from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
 
+LARGE_ANSWER = 200_000
+
 
 class EchoDispatcher:
     """Answers a frame with itself; its first two bytes say how: 0 at once, 1 later by hand, 2 never, 3 by closing,
-    4 by a bug."""
+    4 by a bug, 5 at once and with more behind it."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -40,6 +42,8 @@ class EchoDispatcher:
             return None
         if kind == 4:
             raise KeyError("a bug")
+        if kind == 5:
+            return framed(data + bytes(LARGE_ANSWER))
         raise CloseConnection("unknown API 3")
 
     def release(self, position: int) -> None:
@@ -300,6 +304,23 @@ def test_a_client_that_does_not_read_its_answers_is_not_read_either() -> None:
         await sending
 
     run(scenario, unsent_bytes=200_000)
+
+
+def test_small_requests_with_large_answers_are_served_as_these_are_taken() -> None:
+    """Hundreds of Fetch requests fit one receive buffer: each was answered, and held, before one answer had left."""
+
+    async def scenario(bench: Bench) -> None:
+        count = 300
+        reader, writer = await bench.connect()
+        writer.write(b"".join(request(5, b"%d" % number) for number in range(count)))
+        await bench.until(lambda: len(bench.dispatcher.seen) >= 5)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert len(bench.dispatcher.seen) * LARGE_ANSWER < 20_000_000, "of the 60 MB that they ask for"
+        taken = [await answer(reader) for _ in range(count)]
+        assert [data[2:-LARGE_ANSWER] for data in taken] == [b"%d" % number for number in range(count)]
+
+    run(scenario, unsent_bytes=1_000_000, in_flight_requests=1000)
 
 
 async def flood(writer: asyncio.StreamWriter, frame: bytes, count: int) -> None:

@@ -50,13 +50,14 @@ class ListenerLimits:
 class Slot:
     """One request whose answer has its place in the order; `answer` is None for a request that gets none."""
 
-    __slots__ = ("answer", "api_key", "begun", "done", "size")
+    __slots__ = ("answer", "answer_size", "api_key", "begun", "done", "size")
 
     def __init__(self, size: int, api_key: int, begun: float) -> None:
         self.size = size
         self.api_key = api_key
         self.begun = begun  # of the loop's clock, in seconds
         self.done = False
+        self.answer_size = 0
         self.answer: Response | None = None
 
 
@@ -76,6 +77,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._large_have = self._large_size = 0  # how much.  It grows with what comes: whoever declares pays first.
         self._slots: deque[Slot] = deque()
         self._in_flight_bytes = 0
+        self._held_bytes = 0  # of answers that wait for their turn
         self._tasks: set[asyncio.Future[Response]] = set()
         self._reading = True
         self._writable = True
@@ -110,7 +112,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writable = True
         self._flush()
-        self._adjust_reading()
+        self._take()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._large is not None:
@@ -136,13 +138,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 return
             frame, self._large = self._large, None
             self._handle(memoryview(frame))
-        elif self._buffer is not None:
+            self._flush()
+        else:
             self._end += count
-            self._parse(self._buffer)
-            if self._start == self._end:
-                self._give_buffer_back()
-        self._flush()
-        self._adjust_reading()
+        self._take()
 
     def _give_buffer_back(self) -> None:
         self._start = self._end = 0
@@ -152,12 +151,36 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     # ---- frames in -------------------------------------------------------------------------------------------------
 
-    def _parse(self, buffer: memoryview) -> None:
+    def _take(self) -> None:
+        """Handle what has come, as far as the bounds allow; the rest when answers have left."""
+        while self._buffer is not None:
+            stopped = self._parse(self._buffer)
+            if self._start == self._end:
+                self._give_buffer_back()
+            self._flush()
+            if not stopped or not self._may_take:
+                break
+        self._adjust_reading()
+
+    @property
+    def _may_take(self) -> bool:
+        limits = self._limits
+        return (
+            self._writable
+            and len(self._slots) < limits.in_flight_requests
+            and self._in_flight_bytes < limits.in_flight_bytes
+            and self._held_bytes < limits.unsent_bytes
+        )
+
+    def _parse(self, buffer: memoryview) -> bool:
+        """True where it stopped at a bound: small requests may have large answers, and come hundreds at a time."""
         while self._end - self._start >= 4 and not self._closing:
+            if not self._may_take:
+                return True
             (size,) = SIZE.unpack_from(buffer, self._start)
             if not 0 < size <= self._limits.frame_bytes:
                 self._refuse(f"a frame of {size} bytes (limit {self._limits.frame_bytes})")
-                return
+                return False
             begin = self._start + 4
             have = self._end - begin
             if have >= size:
@@ -170,9 +193,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 self._large[:have] = buffer[begin : self._end]
                 self._large_have, self._large_size = have, size
                 self._start = self._end = 0
-                return
+                return False
             else:
-                return
+                return False
+        return False
 
     def _handle(self, frame: memoryview) -> None:
         assert self._context is not None
@@ -191,10 +215,15 @@ class KafkaConnection(asyncio.BufferedProtocol):
             self._failed(error)
             return
         if answer is None or isinstance(answer, list):
-            slot.answer = answer
-            slot.done = True
+            self._done(slot, answer)
         else:
             self._follow(slot, answer)
+
+    def _done(self, slot: Slot, answer: Response | None) -> None:
+        slot.answer, slot.done = answer, True
+        if answer is not None:
+            slot.answer_size = sum(map(len, answer))
+            self._held_bytes += slot.answer_size
 
     def _follow(self, slot: Slot, answer: Awaitable[Response]) -> None:
         """Put the answer into its slot when it is there; without a task where it is a future."""
@@ -216,8 +245,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         if error is not None:
             self._failed(error)
             return
-        slot.answer = future.result()
-        slot.done = True
+        self._done(slot, future.result())
         if not self._flushing:
             # Answers that come in the same loop turn (one commit, many requests) leave in one write.
             self._flushing = True
@@ -226,7 +254,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def _flush_turn(self) -> None:
         self._flushing = False
         self._flush()
-        self._adjust_reading()
+        self._take()
 
     # ---- answers out -----------------------------------------------------------------------------------------------
 
@@ -244,19 +272,15 @@ class KafkaConnection(asyncio.BufferedProtocol):
             self._listener.latencies.observe(slot.api_key, now - slot.begun)
             if slot.answer is not None:
                 out.extend(slot.answer)
-                self._listener.sent_bytes += sum(map(len, slot.answer))
+                self._held_bytes -= slot.answer_size
+                self._listener.sent_bytes += slot.answer_size
         if out:
             self._transport.writelines(out)
 
     def _adjust_reading(self) -> None:
         if self._transport is None or self._closing or self._transport.is_closing():
             return
-        limits = self._limits
-        wanted = (
-            self._writable
-            and len(self._slots) < limits.in_flight_requests
-            and self._in_flight_bytes < limits.in_flight_bytes
-        )
+        wanted = self._may_take
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
