@@ -95,6 +95,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     payload_bytes: int = 16
     operations_max: int = 1_000_000
     kafka_rate: float = 30.0  # records a second produced by aiokafka (full)
+    members: int = 0  # of a consumer group, in which there is nothing without any (full)
+    group_rate: float = 40.0  # operations a second of the group's clients, those that append for it included
     topics: int = 1
     partitions: int = 2
 

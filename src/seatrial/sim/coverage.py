@@ -29,7 +29,7 @@ _MANY: Final = "it takes more groups than CAMPAIGNS_MAX on a node, and a case ha
 _NEW_ID: Final = "a wiped node comes back under a new id in simulation"
 _CLASSIC: Final = "tests/kafka/test_classic_group.py::test_"
 _COORDINATOR: Final = "tests/server/test_group_coordinator.py::test_"
-_GROUPS: Final = "no client of a case is in a consumer group yet"
+_GROUPS: Final = "no client of the swarm is in a consumer group: those cases are a family of the hunt for mutants"
 _REPEATED: Final = "nothing in a case asks again for what has just been changed"
 # What a search gets to seldom or never: why, and the test that brings it about and fails where it is not reached.
 OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {

@@ -76,6 +76,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="as hand-overs, with little to do, and groups that fall quiet as soon as they may.",
         draw=full.quiet_groups,
     ),
+    "group-hand-overs": Family(
+        meaning="as hand-overs, where members of a consumer group consume, commit, leave and join.",
+        draw=full.group_hand_overs,
+    ),
     "single-change": Family(
         meaning="two leaders change one member each, as in the bug of single-server changes of 2015.",
         draw=core.single_change,

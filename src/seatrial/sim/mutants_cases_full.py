@@ -166,3 +166,9 @@ def hand_overs(seed: int, level: Level) -> Case:
         load=Load(clients=4, rate=60, reads=rng.choice((0.2, 0.5)), keys=2, kafka_rate=60, partitions=1),
         faults=tuple(faults),
     )
+
+
+def group_hand_overs(seed: int, level: Level) -> Case:
+    """As hand-overs, where all that clients do is what members of a consumer group do."""
+    load = Load(clients=1, rate=4, keys=1, kafka_rate=0, partitions=1, members=2, group_rate=60)
+    return msgspec.structs.replace(hand_overs(seed, level), load=load)

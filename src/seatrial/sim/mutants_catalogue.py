@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from seatrial.sim.mutants_groups import GROUP_MUTANTS
 from seatrial.sim.mutants_membership import MEMBERSHIP_MUTANTS
 from seatrial.sim.mutants_raft import ELECTION_MUTANTS, REPLICATION_MUTANTS
 from seatrial.sim.mutants_reads import PROGRESS_MUTANTS, READ_MUTANTS, SNAPSHOT_MUTANTS
@@ -26,6 +27,7 @@ AREAS: Final[Mapping[str, tuple[Mutant, ...]]] = {
     "transport": TRANSPORT_MUTANTS,
     "state machines": MACHINE_MUTANTS,
     "Kafka": KAFKA_MUTANTS,
+    "consumer groups": GROUP_MUTANTS,
     "server": SERVER_MUTANTS,
 }
 MUTANTS: Final[Mapping[str, Mutant]] = {mutant.name: mutant for area in AREAS.values() for mutant in area}

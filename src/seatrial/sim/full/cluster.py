@@ -46,6 +46,7 @@ class Cluster:
         self.kafka_host: SimHost = self.network.add_host("client-kafka")
         self.kv_host: SimHost = self.network.add_host("client-kv")
         self.operator: SimHost = self.network.add_host("operator")
+        self.group_host: SimHost | None = self.network.add_host("client-group") if case.load.members else None
 
     def run(self, until_us: int, *, until: asyncio.Future[Any] | None = None) -> bool:
         """As `network.run`.  Raises Enough where the observer is to stop at the first violation, and there is one."""

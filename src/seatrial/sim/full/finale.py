@@ -17,6 +17,7 @@ from seatrial.server.broker import role_name
 from seatrial.server.replica import Replica
 from seatrial.sim.case import Case
 from seatrial.sim.full.cluster import Cluster
+from seatrial.sim.full.group_load import GroupLoad
 from seatrial.sim.full.kafka_load import KafkaLoad
 from seatrial.sim.full.kv_load import KvLoad
 from seatrial.sim.full.server_host import ServerHost
@@ -35,12 +36,19 @@ class Finale:
     """What comes after the faults."""
 
     def __init__(
-        self, case: Case, cluster: Cluster, kafka: KafkaLoad, kv: KvLoad, loads: Sequence[asyncio.Task[None]]
+        self,
+        case: Case,
+        cluster: Cluster,
+        kafka: KafkaLoad,
+        kv: KvLoad,
+        group: GroupLoad,
+        loads: Sequence[asyncio.Task[None]],
     ) -> None:
         self._case = case
         self._cluster = cluster
         self._kafka = kafka
         self._kv = kv
+        self._group = group
         self._loads = loads
         self._world = cluster.world
 
@@ -190,6 +198,9 @@ class Finale:
         self._within(
             cluster.kv_host, kv.read_all(self._expected(), SERVE_S), "key-value clients", lambda: kv.last_error
         )
+        group = self._group
+        if cluster.group_host is not None and group.ready.is_set():
+            self._within(cluster.group_host, group.read_rest(SERVE_S), "a consumer group", lambda: group.last_error)
 
     async def _probe(self) -> list[str]:
         """One append to every partition, then all of it read: what could not be done in time."""

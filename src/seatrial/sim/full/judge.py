@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seatrial.checkers.base import Checker, Evidence, Validity, Verdict, run_checkers
+from seatrial.checkers.group_offsets import GroupOffsets
 from seatrial.checkers.linearizability import Linearizability
 from seatrial.checkers.partition_log import PartitionLog
 from seatrial.checkers.raft_invariants import RaftInvariants
@@ -18,6 +19,7 @@ from seatrial.checkers.replica_equality import ReplicaEquality
 from seatrial.history import History, StatusSample
 from seatrial.sim.case import Violation
 from seatrial.sim.full.kv_load import PREFIX
+from seatrial.workloads.kafka_groups import TOPIC as GROUPS_TOPIC
 from seatrial.workloads.scoped import ScopedChecker
 
 ANOMALIES_SHOWN: int = 3
@@ -30,6 +32,7 @@ def judge(history: History, samples: Sequence[StatusSample], *, duration_ns: int
     checkers: tuple[Checker, ...] = (
         ScopedChecker(Linearizability(), "kv", PREFIX),
         ScopedChecker(PartitionLog(), "log", "t"),
+        ScopedChecker(GroupOffsets(), "groups", f"{GROUPS_TOPIC}/"),
         RaftInvariants(),
         ReplicaEquality(),
     )

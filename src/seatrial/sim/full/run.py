@@ -19,6 +19,7 @@ from seatrial.sim.escape import SimEscape
 from seatrial.sim.faults import KINDS
 from seatrial.sim.full.cluster import Cluster, Enough
 from seatrial.sim.full.finale import Finale
+from seatrial.sim.full.group_load import GroupLoad
 from seatrial.sim.full.judge import judge
 from seatrial.sim.full.kafka_load import KafkaLoad
 from seatrial.sim.full.kv_load import KvLoad
@@ -66,6 +67,7 @@ class FullRun:
             replication=replication(case),
         )
         self.kv = KvLoad(case.load, endpoints, self.record, rng.child("kv"))
+        self.group = GroupLoad(case.load, endpoints, self.record, rng.child("group"), replication=replication(case))
         self.nemesis = Nemesis(self.cluster)
 
     def carry_out(self) -> Outcome:
@@ -106,6 +108,8 @@ class FullRun:
             cluster.kafka_host.spawn(self.kafka.run(), name="kafka load"),
             cluster.kv_host.spawn(self.kv.run(), name="kv load"),
         ]
+        if cluster.group_host is not None:
+            self._loads.append(cluster.group_host.spawn(self.group.run(), name="group load"))
         self.cluster.run(self.case.duration_us)
 
     def _sample(self, _: None = None) -> None:
@@ -116,7 +120,8 @@ class FullRun:
         self.nemesis.heal()
         self.kafka.stop.set()
         self.kv.stop.set()
-        Finale(self.case, self.cluster, self.kafka, self.kv, self._loads).carry_out()
+        self.group.stop.set()
+        Finale(self.case, self.cluster, self.kafka, self.kv, self.group, self._loads).carry_out()
 
 
 def replication(case: Case) -> int:
