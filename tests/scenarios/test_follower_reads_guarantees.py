@@ -30,7 +30,7 @@ PATIENT = {"election_timeout_ms": "3000"}  # so that a late message is no reason
 async def test_concurrent_consumers_half_of_them_on_followers(cluster: ScenarioCluster) -> None:
     """Ten consumers, half of them on followers, get identical data, and the followers bear their part of it.
 
-    10,000 records on real processes; in the simulator 1,000, which are as many batches as a fetch's answer.
+    10,000 records on real processes; in the simulator 1,000, because ten times as many are served by the same steps.
     """
     log = cluster.log()
     leader, followers = await cast(cluster, log)

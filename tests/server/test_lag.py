@@ -48,3 +48,12 @@ def test_what_was_appended_last_ages_from_the_moment_before_it() -> None:
     for second in range(6, 60):
         memory.remember(11, 101, second * 1_000_000)
     assert memory.of(10, 11, 101, 60_000_000) == Lag(1, 55.0)
+
+
+def test_what_was_forgotten_ages_nothing() -> None:
+    """A node that led an hour ago, and leads again, does not take what a follower lacks for an hour old."""
+    memory = LagMemory()
+    memory.remember(10, 100, 1_000_000)
+    memory.forget()
+    assert not memory
+    assert memory.of(15, 20, 200, 3_600_000_000) == Lag(0, 0.0)

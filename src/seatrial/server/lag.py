@@ -50,6 +50,10 @@ class LagMemory:
         if len(samples) > SAMPLES_MAX:
             del samples[0]
 
+    def forget(self) -> None:
+        """All of it: from here on somebody else may commit."""
+        self._samples.clear()
+
     def of(self, match_index: int, commit_index: int, high_watermark: int, now_us: int) -> Lag:
         """The lag of a follower whose log is known to agree up to `match_index`."""
         if match_index >= commit_index:

@@ -102,6 +102,8 @@ class HostedPartition(HostedReplica):
     def remember_for_lag(self, now_us: int) -> None:
         if self.is_leader:
             self._past.remember(self.replica.last_applied, self.machine.high_watermark, now_us)
+        else:
+            self._past.forget()  # what others commit meanwhile would seem to be as old as the last look
 
     def follower_lag(self, now_us: int) -> Mapping[int, Lag]:
         """On the leader: how far each follower is behind."""
