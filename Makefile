@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo check lint test scenarios flakes bench bench-kafka compiled lock clean nightly
+.PHONY: help install demo check lint test scenarios scenarios-sim flakes bench bench-kafka compiled lock clean nightly
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -32,12 +32,14 @@ check: lint      ## lint, types, tidy and every test that does not sleep (under 
 test: lint       ## everything, real processes included (under 10 minutes on two cores)
 	$(BIN)/pytest -q -n 2
 
-scenarios: $(STAMP) ## the scenario suites: in the simulator with 20 seeds, then the real ones on processes
-	$(BIN)/pytest -q -n 2 --dist loadfile --timeout 900 tests/scenarios -m 'not slow and not external' --cluster-env=sim --cluster-repeat=20
+scenarios: scenarios-sim ## the scenario suites: in the simulator with 20 seeds, then the real ones on processes
 	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local
 
+scenarios-sim: $(STAMP) ## the scenario suites in the simulator, each scenario with 20 seeds
+	$(BIN)/pytest -q -n 2 --dist loadfile --timeout 900 tests/scenarios -m 'not slow and not external' --cluster-env=sim --cluster-repeat=20
+
 flakes: $(STAMP) ## 20 runs of every scenario in the simulator and of every real one on processes, as tables
-	$(BIN)/pytest -q tests/scenarios -m 'not slow and not external' --cluster-env=sim --flake-hunt=20
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/scenarios -m 'not slow and not external' --cluster-env=sim --flake-hunt=20
 	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local --flake-hunt=20
 
 nightly: $(STAMP) ## the simulator's long search, which must also reach every rare event that the code names
