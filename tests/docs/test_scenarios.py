@@ -36,6 +36,9 @@ over many seeds; local is real processes, where CI runs those marked †. Scenar
 server run on etcd as well (`--cluster-env=local --cluster-system=etcd`). *Fails on*: planted bugs
 ([mutants](mutants.md)) on which the scenario was seen to fail; `--cluster-mutant=NAME` plants one.
 
+`make scenarios-sim` runs each in the simulator with 20 seeds, `make scenarios` also the real ones on processes;
+`make flakes` does both 20 times and prints how often each passed, with the interval in which its true rate lies.
+
 Made from the suites: `SEATRIAL_REWRITE=1 pytest tests/docs/test_scenarios.py`.
 """
 
