@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,10 @@ NAMES = {
 HEAD = """# Scenarios
 
 Every scenario of `tests/scenarios/`, one test each, written once for `cluster`. *Where*: sim is the simulator,
-over many seeds; local is real processes, where CI runs those marked †. Scenarios that need nothing of our own
-server run on etcd as well (`--cluster-env=local --cluster-system=etcd`). *Fails on*: planted bugs
-([mutants](mutants.md)) on which the scenario was seen to fail; `--cluster-mutant=NAME` plants one.
+over many seeds; local is real processes, where CI runs those marked †; etcd is etcd {version}, by
+`SEATRIAL_ETCD=/path/to/etcd pytest --cluster-env=local --cluster-system=etcd tests/scenarios`, for what needs nothing
+of our own server. *Fails on*: planted bugs ([mutants](mutants.md)) on which the scenario was seen to fail;
+`--cluster-mutant=NAME` plants one.
 
 `make scenarios-sim` runs each in the simulator with 20 seeds, `make scenarios` also the real ones on processes;
 `make flakes` does both 20 times and prints how often each passed, with the interval in which its true rate lies.
@@ -60,6 +62,11 @@ def suite_of(file: Path) -> str | None:
 
 def marks_of(test: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     return " ".join(ast.unparse(decorator) for decorator in test.decorator_list)
+
+
+def on_etcd() -> dict[str, Any]:
+    """What is known to pass there: `version` and `passed`."""
+    return tomllib.loads((SUITES / "etcd.toml").read_text())
 
 
 def where(test: ast.FunctionDef | ast.AsyncFunctionDef, shared: str) -> str:
@@ -100,15 +107,16 @@ def mutants() -> dict[tuple[str, str], list[str]]:
 
 
 def page() -> str:
-    caught, found = mutants(), list(scenarios())
-    parts = [HEAD]
+    caught, found, etcd = mutants(), list(scenarios()), on_etcd()
+    parts = [HEAD.format(version=etcd["version"])]
     for suite in dict.fromkeys(NAMES.values()):
         parts.append(f"\n## {suite}\n\n| scenario | claim | where | fails on |\n|---|---|---|---|\n")
         for one in found:
             if one.suite == suite:
                 bugs = ", ".join(f"`{bug}`" for bug in dict.fromkeys(caught.get((one.file, one.name), ())))
                 name = one.name.removeprefix("test_").replace("_", " ")
-                parts.append(f"| {name} | {one.claim.replace('|', '&#124;')} | {one.where} | {bugs} |\n")
+                places = one.where + ", etcd" * (f"{one.file}::{one.name}" in etcd["passed"])
+                parts.append(f"| {name} | {one.claim.replace('|', '&#124;')} | {places} | {bugs} |\n")
     parts.append(f"\n{len(found)} scenarios.\n")
     return "".join(parts)
 
@@ -130,3 +138,10 @@ def test_there_are_as_many_scenarios_as_were_promised_and_each_says_its_claim() 
 def test_each_suite_was_seen_to_fail_on_a_mutant(suite: str) -> None:
     named = {(one.file, one.name) for one in scenarios() if one.suite == suite}
     assert named & set(mutants()), f"no scenario of {suite} is in mutants.toml"
+
+
+def test_what_is_said_to_pass_on_etcd_is_a_scenario_that_can_run_there() -> None:
+    places = {f"{one.file}::{one.name}": one.where for one in scenarios()}
+    passed = on_etcd()["passed"]
+    assert len(passed) == len(set(passed))
+    assert not [name for name in passed if "local" not in places.get(name, "")]

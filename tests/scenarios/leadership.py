@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection
 import pytest
 
 from seatrial.cluster.status import NodeStatus
-from seatrial.scenario import ScenarioCluster, Unavailable, eventually
+from seatrial.scenario import ScenarioCluster, Unavailable, eventually, retry
 
 TIMEOUTS_S = 1.2  # twice what the most patient node waits for a leader before it stands itself
 REFUSED_WITHIN_S = 0.7
@@ -174,6 +174,11 @@ async def in_no_later_term(cluster: ScenarioCluster, nodes: Collection[int], ter
     terms = {node: await term_of(cluster, node) for node in nodes}
     if max(terms.values()) > term and not not_judged(cluster, f"there are terms after {term}: {terms}"):
         raise AssertionError(f"there are terms after {term}: {terms}")
+
+
+async def serves(cluster: ScenarioCluster, key: str, value: int, via: int | None = None) -> None:
+    """A write is acknowledged; what is in doubt after a change of the leader is written once more."""
+    await retry(lambda: cluster.kv.put(key, value, via=via), on=Unavailable, timeout=ELECTION_S[cluster.env])
 
 
 async def refuses_writes(cluster: ScenarioCluster, node: int, key: str) -> None:

@@ -16,6 +16,7 @@ from leadership import (
     refuses_reads,
     refuses_writes,
     safe,
+    serves,
     stepped_down,
     still_leads,
     view,
@@ -95,7 +96,7 @@ async def test_majority_required(cluster: ScenarioCluster) -> None:
     await asyncio.gather(cluster.kill(first), cluster.kill(cluster.others(first)[0]))
     second, later = await elected(cluster)
     assert later > term
-    await cluster.kv.put("x", 2)
+    await serves(cluster, "x", 2)
     await cluster.kill(second)
     left = cluster.running()
     assert len(left) == 2
@@ -201,7 +202,7 @@ async def test_election_safety_in_every_term_seen(cluster: ScenarioCluster) -> N
                 async with cluster.partition(minority):
                     await elected(cluster, other_than=minority)
             leader, _ = await elected(cluster)
-            await cluster.kv.put("turn", turn, via=leader)
+            await serves(cluster, "turn", turn, via=leader)
         await cluster.wait_for_consensus()
     await safe(cluster)
     terms = cluster.leaders_seen(cluster.kv.group)
@@ -272,7 +273,7 @@ async def test_random_failures_alive_iff_a_quorum_is(cluster: ScenarioCluster, n
         await asyncio.gather(*(cluster.start(node) for node in alive if node not in cluster.running()))
         if len(alive) >= quorum:
             leader, _ = await elected(cluster, among=alive)
-            await cluster.kv.put("turn", turn, via=leader)
+            await serves(cluster, "turn", turn, via=leader)
             assert await cluster.kv.get("turn", via=rng.choice(alive)) == turn
         else:
             for node in alive:
