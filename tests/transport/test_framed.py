@@ -7,12 +7,14 @@ import socket
 from typing import Any
 
 import pytest
+import uvloop
 from raw_callers import call, frame_of, hello
 from wired_nodes import terms
 
 from seatrial.raft.ids import NodeId
 from seatrial.transport import parse_address
 from seatrial.transport.codec import PING, WELCOME, pack_frame
+from seatrial.transport.framed import FramedOutgoing
 
 
 @pytest.mark.slow
@@ -77,3 +79,36 @@ def test_addresses_of_both_families_are_understood() -> None:
     assert parse_address("127.0.0.1:7001") == ("127.0.0.1", 7001)
     assert parse_address("node-1.local:0") == ("node-1.local", 0)
     assert parse_address("[::1]:7001") == ("::1", 7001)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_what_is_written_to_a_connection_that_just_ended_is_dropped(new_loop: Any) -> None:
+    """uvloop raised, in the middle of what a node does for all its groups: their timers were not set any more."""
+
+    class Link:
+        """What hears of the connection's life."""
+
+        address = ("127.0.0.1", 0)
+
+        def __init__(self) -> None:
+            self.ended: list[FramedOutgoing] = []
+
+        def made(self, connection: FramedOutgoing) -> None: ...
+
+        def lost(self, connection: FramedOutgoing, error: Exception | None) -> None:
+            self.ended.append(connection)
+
+    async def scenario() -> None:
+        loop, link = asyncio.get_running_loop(), Link()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        connection = FramedOutgoing(link)  # type: ignore[arg-type]
+        await loop.create_connection(lambda: connection, *server.sockets[0].getsockname())
+        connection.abort()
+        while connection not in link.ended:
+            connection.write([PING])
+            await asyncio.sleep(0)
+        connection.write([PING])
+        server.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(scenario(), 10))

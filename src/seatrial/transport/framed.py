@@ -56,7 +56,9 @@ class FramedOutgoing(OutgoingConnection, asyncio.BufferedProtocol):
         self._link.flush()
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        self._transport.writelines(buffers)
+        # uvloop raises where asyncio is silent; the link hears of the loss a moment later, and drops what it holds too.
+        if not self._transport.is_closing():
+            self._transport.writelines(buffers)
 
     def waiting_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
