@@ -59,6 +59,12 @@ def test_a_trial_that_reads_from_followers_is_judged_by_the_log_and_by_its_sessi
             reading(2, "messages", "isolate", duration_s=8.0),
             {"monotonic-tail", "read-your-writes", "stale-tail"},
         ),
+        # What is applied is what a fetch shows: followers serve beyond the commit.
+        (
+            "applied-before-committed",
+            reading(42, "messages", duration_s=12.0),
+            {"applied-beyond-commit", "monotonic-tail"},
+        ),
     ],
 )
 def test_a_planted_bug_is_found(mutant: str, trial: Trial, anomalies: set[str], tmp_path: Path) -> None:
