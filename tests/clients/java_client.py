@@ -20,7 +20,7 @@ SOURCE: Final = Path(__file__).parent / "java" / "KafkaClient.java"
 JVM: Final = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx256m")
 CURRENT: Final = Profile(name="Java clients", version="4.3.0", rack="client.rack")
 PREVIOUS: Final = Profile(name="Java clients", version="3.9.1", rack="client.rack")
-TOOL_DEADLINE_S: Final = 60
+TOOL_DEADLINE_S: Final = 120
 
 
 def jars(version: str) -> Path:
