@@ -144,15 +144,15 @@ class Broker:
         return int(self._admin.list_topics(name, timeout=10).topics[name].partitions[0].leader)
 
     def fill(self, name: str, count: int, value: bytes, partitions: int = 1) -> None:
-        """Records of one value, spread over the partitions in turn; all of them acknowledged."""
+        """Records of one value, spread over the partitions in turn; each of them there once."""
         failed: list[object] = []
 
         def delivered(error: object, _message: object) -> None:
             if error is not None:
                 failed.append(error)
 
-        settings = {"bootstrap.servers": self.bootstrap, "acks": "all", "linger.ms": 20, "batch.size": 1_000_000}
-        producer = Producer({**EAGER, **settings, "queue.buffering.max.messages": 100_000})
+        settings = {"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 20}
+        producer = Producer({**EAGER, **settings, "batch.size": 1_000_000, "queue.buffering.max.messages": 100_000})
         for number in range(count):
             while True:
                 try:

@@ -19,7 +19,7 @@ from producing import started
 from sizes import Sizes
 
 CROWD_RECORD = b"r" * 100
-CROWD_DEADLINE_S = 600
+CROWD_DEADLINE_S = 400
 
 
 def idle(nodes: Nodes, sizes: Sizes) -> dict[str, float]:

@@ -92,7 +92,7 @@ class Nodes:
 
     def last_words(self) -> str:
         """The end of each node's log, for the message of a failure."""
-        return "\n".join(f"{process.name}: {process.log_tail()[-400:]}" for process in self._running.values())
+        return "\n".join(f"{process.name}: {process.log_tail()[-2000:]}" for process in self._running.values())
 
 
 @contextmanager
