@@ -122,6 +122,18 @@ def test_a_node_that_has_not_joined_sends_clients_away_instead_of_telling_them_o
     assert ask(broker, ApiKey.METADATA, 5, topics=None).brokers
 
 
+def test_a_node_that_is_cut_off_tells_of_all_brokers() -> None:
+    """It hears nobody.  A client that it told of itself alone would ask nobody else, for as long as that lasts."""
+    broker = FakeBroker()
+    broker.create("t").lead(1, leader_id=-1, is_leader=False)
+    broker.alive, broker.controller_id = [1], -1
+    response = ask(broker, ApiKey.METADATA, 9, topics=named("t"))
+    assert [b.node_id for b in response.brokers] == [1, 2, 3]
+    broker.controller_id = 1  # it leads, so a majority hears it: who is silent is down
+    response = ask(broker, ApiKey.METADATA, 9, topics=named("t"))
+    assert [b.node_id for b in response.brokers] == [1]
+
+
 def test_a_leader_is_listed_even_if_it_is_thought_to_be_down() -> None:
     broker = FakeBroker()
     broker.create("t").lead(3, leader_id=3, is_leader=False)

@@ -113,13 +113,17 @@ def partition_fields(call: Call, topic: str, partition: Partition, alive: Collec
 
 
 def _metadata_response(call: Call, topics: Sequence[Any]) -> Any:
-    """Brokers that are up, and those that lead a partition named here (clients must be able to look them up)."""
+    """Brokers that are up, and those that lead a partition named here (clients must be able to look them up).
+
+    A node without a controller is cut off, and knows of nobody's being up: it names all.  A client that was told of
+    this node alone would forget the others, and ask nobody else for as long as the node is cut off.
+    """
     codec = message("MetadataResponse")
     broker = codec.structure("MetadataResponseBroker")
     backend = call.backend
-    shown = {partition.leader_id for topic in topics for partition in topic.partitions}
-    shown |= {*backend.alive_nodes(), backend.controller_id}
     nodes = backend.metadata.nodes
+    shown = {partition.leader_id for topic in topics for partition in topic.partitions}
+    shown |= {*backend.alive_nodes(), backend.controller_id} if backend.controller_id >= 0 else set(nodes)
     return codec.new(
         brokers=[
             broker(node_id=node.node_id, host=node.kafka_host, port=node.kafka_port, rack=node.rack)
