@@ -23,6 +23,8 @@ from seatrial.cluster.nodes import clean_environment
 from seatrial.cluster.ports import lease_addresses
 from seatrial.cluster.workspace import TemporaryWorkspace, sweep
 
+LAST_WORDS = 2000  # characters of each log
+
 
 class Nodes:
     """The nodes of one peer, all down at first."""
@@ -91,8 +93,10 @@ class Nodes:
         return sum(_peak_kilobytes(process.pid) for process in self._running.values()) * 1024 / 1e6
 
     def last_words(self) -> str:
-        """The end of each node's log, for the message of a failure."""
-        return "\n".join(f"{process.name}: {process.log_tail()[-2000:]}" for process in self._running.values())
+        """The end of what each node wrote, for the message of a failure."""
+        logs = [process.log for process in self._running.values()]
+        written = [path for log in logs for path in (log, log.with_name("stdout.log")) if path.stat().st_size]
+        return "\n".join(f"{path}: {path.read_text(errors='replace')[-LAST_WORDS:]}" for path in written)
 
 
 @contextmanager
