@@ -33,6 +33,7 @@ from seatrial.workloads.kafka_log import LogWorkload
 from seatrial.workloads.kv_register import KvWorkload
 
 LOG_LINES = 20
+DIGEST_TIMEOUT_S = 5.0  # for a digest a node has to go through all that it stores
 
 
 class ScenarioCluster(RecordedCluster):
@@ -148,10 +149,10 @@ class ScenarioCluster(RecordedCluster):
         """Judge the nodes' digests; asked for again while no two are of one moment (etcd has entries of its own)."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        await self.statuses(digest=True)
+        await self.statuses(digest=True, timeout=DIGEST_TIMEOUT_S)
         while loop.time() < deadline and any(v.validity is Validity.UNKNOWN for v in self._judged("replica-equality")):
             await asyncio.sleep(PAUSE_S_MAX)
-            await self.statuses(digest=True)
+            await self.statuses(digest=True, timeout=DIGEST_TIMEOUT_S)
         self.check("replica-equality")
 
     # -- what the nodes say
