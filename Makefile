@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo check lint test scenarios scenarios-sim flakes bench bench-kafka compiled lock clean nightly
+.PHONY: help install demo check lint test scenarios scenarios-sim flakes fuzz bench bench-kafka compiled lock clean nightly
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +41,10 @@ scenarios-sim: $(STAMP) ## the scenario suites in the simulator, each scenario w
 flakes: $(STAMP) ## 20 runs of every scenario in the simulator and of every real one on processes, as tables
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/scenarios -m 'not slow and not external' --cluster-env=sim --flake-hunt=20
 	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local --flake-hunt=20
+
+fuzz: $(STAMP)   ## ten million damaged inputs against the Kafka and the Raft listener, until one harms somebody
+	$(BIN)/python tests/fuzz/campaign.py --target kafka --inputs 8000000
+	$(BIN)/python tests/fuzz/campaign.py --target raft --inputs 2000000
 
 nightly: $(STAMP) ## the simulator's long search, which must also reach every rare event that the code names
 	$(BIN)/seatrial sim --level core --seeds 20000 --coverage
