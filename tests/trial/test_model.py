@@ -84,6 +84,6 @@ def test_the_replay_command_names_everything_that_differs_from_the_defaults() ->
         unavailability_max_s=3, read_from="followers", options={"b": "2", "a": "x y"},
     )  # fmt: skip
     assert trial.command() == (
-        "seatrial run --system etcd --etcd-version 3.5.1 --nodes 5 --workload kv-txn --read-from followers --faults kill "
-        "--duration 60s --seed 3 --unavailability-max 3s --option 'a=x y' --option b=2"
+        "seatrial run --system etcd --etcd-version 3.5.1 --nodes 5 --workload kv-txn --read-from followers "
+        "--faults kill --duration 60s --seed 3 --unavailability-max 3s --option 'a=x y' --option b=2"
     )

@@ -128,14 +128,17 @@ class Node:
         limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         settings = broker_settings(config)
         self.listener = KafkaListener(Dispatcher(self.broker, settings), limits, logger, loop)
-        self.retaining = Retaining(
+        self.retaining = self._make_retaining(settings)
+
+    def _make_retaining(self, settings: BrokerSettings) -> Retaining:
+        return Retaining(
             self.broker.partitions,
             self.broker.metadata,
             settings,
-            config.node_id,
-            loop,
-            logger,
-            wall_ms=clock.wall_ms,
+            self.config.node_id,
+            self._loop,
+            self.logger,
+            wall_ms=self._clock.wall_ms,
         )
 
     def _make_introductions(self) -> Introductions:
