@@ -14,7 +14,7 @@ from wired_nodes import terms
 from seatrial.raft.ids import NodeId
 from seatrial.transport import parse_address
 from seatrial.transport.codec import PING, WELCOME, pack_frame
-from seatrial.transport.framed import FramedOutgoing
+from seatrial.transport.framed import FramedOutgoing, FramedWire
 
 
 @pytest.mark.slow
@@ -81,22 +81,27 @@ def test_addresses_of_both_families_are_understood() -> None:
     assert parse_address("[::1]:7001") == ("::1", 7001)
 
 
+class Link:
+    """What hears of the connection's life."""
+
+    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self.address = address
+        self.begun: list[FramedOutgoing] = []
+        self.ended: list[FramedOutgoing] = []
+        self.dialling: asyncio.Task[Any] | None = None
+
+    def made(self, connection: FramedOutgoing) -> None:
+        self.begun.append(connection)
+        if self.dialling is not None:
+            self.dialling.cancel()
+
+    def lost(self, connection: FramedOutgoing, error: Exception | None) -> None:
+        self.ended.append(connection)
+
+
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_what_is_written_to_a_connection_that_just_ended_is_dropped(new_loop: Any) -> None:
     """uvloop raised, in the middle of what a node does for all its groups: their timers were not set any more."""
-
-    class Link:
-        """What hears of the connection's life."""
-
-        address = ("127.0.0.1", 0)
-
-        def __init__(self) -> None:
-            self.ended: list[FramedOutgoing] = []
-
-        def made(self, connection: FramedOutgoing) -> None: ...
-
-        def lost(self, connection: FramedOutgoing, error: Exception | None) -> None:
-            self.ended.append(connection)
 
     async def scenario() -> None:
         loop, link = asyncio.get_running_loop(), Link()
@@ -108,6 +113,26 @@ def test_what_is_written_to_a_connection_that_just_ended_is_dropped(new_loop: An
             connection.write([PING])
             await asyncio.sleep(0)
         connection.write([PING])
+        server.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(scenario(), 10))
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_made_in_the_turn_in_which_its_dialling_ends_is_lost_once(new_loop: Any) -> None:
+    """As by a deadline that falls due then; uvloop closes the socket and says so to nobody."""
+
+    async def scenario() -> None:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+        link = Link(server.sockets[0].getsockname())
+        link.dialling = asyncio.create_task(FramedWire().connect(link))  # type: ignore[arg-type]
+        with pytest.raises(asyncio.CancelledError):
+            await link.dialling
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(link.begun) == 1
+        assert link.ended == link.begun
         server.close()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -43,10 +43,18 @@ class FramedOutgoing(OutgoingConnection, asyncio.BufferedProtocol):
         self._link.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.closed.done():
+            return
         if self.is_made:
             self._link.lost(self, exc)
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self.closed.set_result(None)
+
+    def broke_off(self, error: BaseException) -> None:
+        """Whoever dialled waits no more, perhaps in the turn in which it was made: uvloop tells nobody of its end."""
+        if self.is_made:
+            self.connection_lost(error if isinstance(error, Exception) else None)
+            self._transport.abort()
+        self.is_abandoned = not self.is_made
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -135,9 +143,11 @@ class FramedWire:
         connection = FramedOutgoing(link)
         try:
             await loop.create_connection(lambda: connection, host, port, **secured)
-        finally:
-            connection.is_abandoned = not connection.is_made
-        if connection.is_abandoned:
+        except BaseException as error:
+            connection.broke_off(error)
+            raise
+        if not connection.is_made:
+            connection.is_abandoned = True
             raise ConnectionResetError("closed before the handshake was done")
         return connection
 
