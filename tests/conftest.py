@@ -1,10 +1,14 @@
-"""What all tests share: Hypothesis without a time limit an example, because this machine may be busy."""
+"""What all tests share: Hypothesis without a time limit an example, because this machine may be busy, and gRPC that
+leaves forks alone."""
 
 from __future__ import annotations
 
 import os
 
 from hypothesis import settings
+
+# Nodes are forked from this process, and gRPC's handlers for that can hang in the child before it becomes a node.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # In CI the same examples every time: a red build is then about the change, and a seed found elsewhere becomes a test.
 settings.register_profile("seatrial", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
