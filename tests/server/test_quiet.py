@@ -10,7 +10,9 @@ import pytest
 from group_cluster import eventually
 
 from seatrial.machines.kv import KeyValueMachine
+from seatrial.machines.metadata import Partition, Topic
 from seatrial.raft.ids import GroupId
+from seatrial.server.hosted import IN_SYNC_SILENCE_US, HostedReplica
 from seatrial.server.quiet import GROUPS_MIN
 from seatrial.server.replica import Replica, ReplicaOptions
 
@@ -119,6 +121,29 @@ def test_a_group_that_is_closed_at_its_quiet_leader_gets_another_one(run_cluster
             lambda: any(replica.node.is_leader for replica in left), lambda: [replica.status() for replica in left]
         )
         assert others == [host.replicas[group].node.term for group in GROUPS if group != closed]
+
+    run_cluster(scenario)
+
+
+def test_the_followers_of_a_resting_group_count_as_in_sync_until_their_node_is_silent(
+    run_cluster: Callable[..., None],
+) -> None:
+    async def scenario(cluster: Any) -> None:
+        many = Many(cluster)
+        await many.until_quiet()
+        leader = next(replica for replica in many.leaders().values() if replica.host is cluster.hosts[1])
+        followers = [2, 3]
+        placement = Partition(index=0, group=leader.group, replicas=(1, 2, 3))
+        hosted = HostedReplica(Topic("t", bytes(16), (placement,), {}), placement, leader, alive=lambda: ())
+
+        def silent_us() -> int:
+            """For how long the group itself has heard nothing."""
+            return leader.host.now_us() - max(leader.status().peers[node].last_response_us for node in followers)
+
+        await eventually(lambda: silent_us() > IN_SYNC_SILENCE_US, silent_us)
+        assert list(hosted.in_sync) == [1, 2, 3]
+        await cluster.stop(3)
+        await eventually(lambda: list(hosted.in_sync) == [1, 2], lambda: hosted.in_sync)
 
     run_cluster(scenario)
 

@@ -65,11 +65,12 @@ class HostedReplica:
 
     def _caught_up(self) -> set[int]:
         """On the leader: itself, and the followers that answer and are at most a little behind."""
-        status, now_us = self.replica.status(), self.replica.host.now_us()
+        status, host = self.replica.status(), self.replica.host
+        since_us = host.now_us() - IN_SYNC_SILENCE_US
         caught_up = {
             peer
             for peer, progress in status.peers.items()
-            if now_us - progress.last_response_us < IN_SYNC_SILENCE_US
+            if max(progress.last_response_us, host.heard_us(self.replica, peer)) > since_us
             and progress.match_index + IN_SYNC_LAG_ENTRIES >= status.commit_index
         }
         return {*caught_up, status.node_id}

@@ -157,6 +157,9 @@ class MultiRaft:
     def configuration_changed(self, replica: Replica) -> None:
         self._on_configuration_change(replica)
 
+    def heard_us(self, replica: Replica, peer: NodeId) -> int:
+        return self._quiet.answered_us(replica, peer)
+
     def failed(self, error: Exception) -> None:
         """Say and save nothing more, and have the process ended; what was being done is recovered from the disk."""
         if self._closed:

@@ -104,6 +104,10 @@ class QuietGroups:
             if now_us - at_us < self._fresh_us and takes_part(replica.node.configuration, peer):
                 replica.node.step(HeartbeatResponse(peer, self._node_id, replica.node.term, 0), now_us)
 
+    def answered_us(self, replica: Replica, peer: NodeId) -> int:
+        """When the peer's host last answered a beat that stood for this group's; 0 where none does."""
+        return self._answered_us.get(peer, 0) if replica.group in self._led else 0
+
     def closed(self, group: GroupId) -> None:
         """The group is no more here: nobody must take it for led from here."""
         if self._led.pop(group, None) is not None:

@@ -61,6 +61,9 @@ class Host(Protocol):
     def configuration_changed(self, replica: Replica) -> None:
         """Another configuration is in effect here, committed or not."""
 
+    def heard_us(self, replica: Replica, peer: NodeId) -> int:
+        """When the peer's node last answered in the name of this group, which leads and rests; 0 where it does not."""
+
     def failed(self, error: Exception) -> None:
         """Something broke off half-way: nothing more may leave this node, nor be saved by it."""
 
