@@ -58,9 +58,10 @@ def test_our_own_cluster_keeps_its_promises_under_faults(tmp_path: Path) -> None
     ("unsafe", "faults"),
     [("stale-reads", "partition"), ("ack-before-commit", "partition:leader"), ("forget-vote", "kill,latency")],
 )
+@pytest.mark.timeout(300)
 def test_a_planted_bug_is_caught(unsafe: str, faults: str, tmp_path: Path) -> None:
-    """Each seed may miss it; three in a row would be a defect of the harness."""
-    for seed in (1, 2, 3):
+    """Each seed may miss it, for the timing is the machine's; eight in a row would be a defect of the harness."""
+    for seed in range(1, 9):
         status, verdict = run(
             tmp_path / str(seed), "--workload", "log,kv", "--faults", faults, "--duration", "12s",
             "--seed", str(seed), "--option", f"unsafe={unsafe}",
@@ -68,7 +69,7 @@ def test_a_planted_bug_is_caught(unsafe: str, faults: str, tmp_path: Path) -> No
         if status == 1:
             assert any(checker["anomalies"] for checker in verdict["checkers"])
             return
-    pytest.fail(f"{unsafe} was not caught by seeds 1, 2 and 3")
+    pytest.fail(f"{unsafe} was not caught by seeds 1 to 8")
 
 
 @pytest.mark.external
