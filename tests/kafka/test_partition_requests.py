@@ -14,7 +14,7 @@ from seatrial.kafka.apis import ApiKey
 from seatrial.kafka.backend import NotLeader, OutcomeUnknown, ProposalDropped
 from seatrial.kafka.codec import message
 from seatrial.kafka.errors import ErrorCode
-from seatrial.machines.metadata import CreateTopic, MetadataChange
+from seatrial.machines.metadata import CreateTopic, DeleteTopic, MetadataChange
 from seatrial.machines.partition_log import encode_append
 
 
@@ -256,6 +256,27 @@ def test_an_election_that_does_not_come_about_is_a_timeout() -> None:
     assert elect(broker, ("t", 0)) == {("t", 0): ErrorCode.REQUEST_TIMED_OUT}
     broker.refuse_metadata = NotLeader()
     assert elect(broker, ("t", 0)) == {("t", 0): ErrorCode.REQUEST_TIMED_OUT}
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_partition_that_goes_while_its_election_is_waited_for_is_unknown(is_made_anew: bool) -> None:
+    broker = Electing(held=False)
+    broker.create("t", 2)
+    broker.replicas["t", 1].lead(3, leader_id=2, is_leader=False)
+
+    async def scenario() -> Any:
+        pair = message("ElectLeadersRequest").structure("TopicPartitions")(topic="t", partitions=[1])
+        wire = Wire(broker)
+        answer = asyncio.ensure_future(wire.ask(ApiKey.ELECT_LEADERS, 2, topic_partitions=[pair], timeout_ms=5000))
+        while not broker.asked:
+            await asyncio.sleep(0)
+        broker.apply(DeleteTopic(broker.metadata.topics["t"].topic_id))
+        if is_made_anew:
+            broker.create("t", 1)
+        return await answer
+
+    ((told,),) = [topic.partition_result for topic in asyncio.run(scenario()).replica_election_results]
+    assert told.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
 def test_there_are_no_unclean_elections() -> None:

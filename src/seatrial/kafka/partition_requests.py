@@ -166,10 +166,10 @@ async def elect_leaders(call: Call) -> Any:
 
 
 def _refuse_election(call: Call, name: str, index: int) -> Refused | None:
-    topic = call.backend.metadata.topics.get(name)
-    if topic is None or name in INTERNAL_TOPICS or not 0 <= index < len(topic.partitions):
+    preferred = None if name in INTERNAL_TOPICS else _preferred(call, name, index)
+    if preferred is None:
         return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {name}/{index}")
-    leadership, preferred = call.backend.leadership(name, index), topic.partitions[index].replicas[0]
+    leadership = call.backend.leadership(name, index)
     if call.version >= 1 and call.request.election_type != PREFERRED:
         if leadership.leader_id >= 0:
             return Refused(ErrorCode.ELECTION_NOT_NEEDED, f"node {leadership.leader_id} leads")
@@ -195,15 +195,28 @@ async def _hold_elections(call: Call, pairs: Sequence[tuple[str, int]]) -> None:
         await propose(backend, command, seconds)
     except Refused:
         return  # told as elections that did not happen in time
-    while loop.time() < deadline and any(_refuse_outcome(call, *pair) for pair in pairs):
+    while loop.time() < deadline and any(_is_awaited(call, *pair) for pair in pairs):
         await asyncio.sleep(LOOK_S)
 
 
+def _is_awaited(call: Call, name: str, index: int) -> bool:
+    preferred = _preferred(call, name, index)
+    return preferred is not None and call.backend.leadership(name, index).leader_id != preferred
+
+
 def _refuse_outcome(call: Call, name: str, index: int) -> Refused | None:
-    topic = call.backend.metadata.topics.get(name)
-    if topic is None:
-        return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"topic {name!r} was deleted meanwhile")
-    leadership, preferred = call.backend.leadership(name, index), topic.partitions[index].replicas[0]
-    if leadership.leader_id == preferred:
+    preferred = _preferred(call, name, index)
+    if preferred is None:
+        return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"partition {name}/{index} was deleted meanwhile")
+    if call.backend.leadership(name, index).leader_id == preferred:
         return None
     return Refused(ErrorCode.REQUEST_TIMED_OUT, f"node {preferred} did not take the lead in time")
+
+
+def _preferred(call: Call, name: str, index: int) -> int | None:
+    """The node that is to lead; None if there is no such partition, or is none any more: topics are deleted, and made
+    anew with fewer partitions, while an election is waited for."""
+    topic = call.backend.metadata.topics.get(name)
+    if topic is None or not 0 <= index < len(topic.partitions):
+        return None
+    return topic.partitions[index].replicas[0]
