@@ -10,8 +10,10 @@ import asyncio
 import json
 import signal
 import struct
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from fake_broker import FakeBroker, as_backend, request_frame
@@ -77,7 +79,7 @@ class Victim:
             Logger(self._logged, RealClock(), "error"),
             loop,
         )
-        loop.set_exception_handler(lambda _, context: self.complaints.append(str(context)))
+        loop.set_exception_handler(lambda _, context: self.complaints.append(_complaint(context)))
         self._asked = 0
         self._bystander = self._connect()
 
@@ -160,6 +162,16 @@ def framing_of(received: bytes | bytearray) -> list[str]:
             return [f"an answer of {len(received)} bytes with a frame of {size} at {at}"]
         at += 4 + size
     return []
+
+
+def _complaint(context: dict[str, Any]) -> str:
+    """The same words for the same defect, whichever task it was in: where it was raised, and what."""
+    error = context.get("exception")
+    if error is None:
+        return str(context["message"])
+    places = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(places[-1].filename).name}:{places[-1].lineno}" if places else ""
+    return f"{context['message']}: {error!r}{place}"
 
 
 @contextmanager
