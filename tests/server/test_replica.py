@@ -180,6 +180,43 @@ def test_no_snapshot_is_made_of_what_the_leaders_snapshot_is_replacing(run_clust
     run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=2))
 
 
+class HeldBack:
+    """A group's storage on a disk that takes its time: what is saved is told when `release` is called."""
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
+        self._saved: list[Callable[[], None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def save(self, *, done: Callable[[], None], **what: Any) -> None:
+        self._storage.save(**what, done=lambda: self._saved.append(done))
+
+    def release(self) -> None:
+        while self._saved:
+            self._saved.pop(0)()
+
+
+def test_a_term_is_told_once_a_power_failure_cannot_take_it_back(run_cluster: Run) -> None:
+    async def scenario(cluster: Any) -> None:
+        old = await cluster.leader()
+        replica = cluster.follower()
+        before = replica.durable_term
+        held = replica.storage = HeldBack(replica.storage)
+        cluster.wires.isolate(old.node.node_id)
+        await eventually(lambda: replica.node.term > before, replica.status)
+        assert replica.durable_term == before
+
+        def told() -> bool:
+            held.release()
+            return bool(replica.durable_term == replica.node.term > before)
+
+        await eventually(told, replica.status)
+
+    run_cluster(scenario)
+
+
 def test_a_group_that_keeps_its_log_snapshots_without_forgetting(run_cluster: Run) -> None:
     async def scenario(cluster: Any) -> None:
         for count in range(25):

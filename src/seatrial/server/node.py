@@ -305,7 +305,7 @@ class Node:
         return {
             "group": replica.name,
             "role": role_name(replica),
-            "term": node.term,
+            "term": replica.durable_term,  # one that is not saved yet may be forgotten, and was none to tell of
             "leader_id": node.leader,
             "commit_index": node.commit_index,
             "last_applied": replica.last_applied,

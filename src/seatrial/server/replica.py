@@ -116,6 +116,7 @@ class Replica:
         self.idle_beats = 0  # heartbeats since anything but heartbeats happened, on a leader
         self.last_applied: Index = Index(0)
         self.applied_term: Term = Term(0)
+        self.durable_term: Term = storage.hard_state.term  # what a power failure would leave of the node's
         self.proposals = OpenProposals(name, options.request_id)
         self.reads = ReadBarriers(name)
         self._saving: deque[tuple[Ready, bool]] = deque()  # (ready, whether it has a save of its own)
@@ -283,6 +284,8 @@ class Replica:
         self.host.mark_dirty(self)
 
     def _finish(self, ready: Ready) -> None:
+        if ready.hard_state is not None:
+            self.durable_term = ready.hard_state.term
         if ready.messages_after_save:
             self.host.send(self.group, ready.messages_after_save)
         if ready.snapshot is not None:
