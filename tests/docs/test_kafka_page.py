@@ -45,3 +45,6 @@ def test_the_page_names_settings_and_bounds_as_they_are() -> None:
     assert f"| {ELEMENTS_MAX:,};" in page
     assert NAMES_BYTES_MAX == 4 << 20
     assert (limits.in_flight_requests, limits.in_flight_bytes, limits.unsent_bytes) == (256, 64 << 20, 8 << 20)
+    patience = limits.patience
+    assert (patience.idle_s, patience.frame_s, patience.waiting_bytes) == (600, 60, 512 << 20)
+    assert "10 minutes (`--connections-max-idle-ms`" in page and "| 60 s from" in page and "| 512 MB of half" in page

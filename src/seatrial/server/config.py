@@ -84,6 +84,9 @@ class ServerConfig:
     auto_create_topics: bool = False
     max_message_bytes: int = 1 << 20
     max_request_bytes: int = 100 << 20
+    max_connections: int = 0  # of Kafka clients; 0: no bound
+    connections_max_idle_ms: int = 600_000
+    request_arrival_max_ms: int = 60_000
     http_token: str = ""
     log_level: str = "info"
     uvloop: bool = True
@@ -277,6 +280,27 @@ OPTIONS: tuple[Option, ...] = (
     Option("auto-create-topics", read_boolean, "create topics that clients ask for", "false", "BOOL"),
     Option("max-message-bytes", read_integer(1024, 1 << 30), "largest record batch", str(1 << 20), "BYTES"),
     Option("max-request-bytes", read_integer(1024, 1 << 31), "largest Kafka request", str(100 << 20), "BYTES"),
+    Option(
+        "max-connections",
+        read_integer(0, 1_000_000),
+        "Kafka clients at once, more are turned away; 0: half as many as the process may open files",
+        "0",
+        "N",
+    ),
+    Option(
+        "connections-max-idle-ms",
+        read_integer(1_000, 86_400_000),
+        "a Kafka connection is closed on which nothing was sent or taken for so long",
+        "600000",
+        "MS",
+    ),
+    Option(
+        "request-arrival-max-ms",
+        read_integer(1_000, 86_400_000),
+        "a Kafka connection is closed whose request takes longer from its first byte to its last",
+        "60000",
+        "MS",
+    ),
     Option("group-coordinators", read_integer(1, 1000), "shards of consumer groups, made with the first one", "3", "N"),
     Option(
         "group-initial-rebalance-delay-ms",

@@ -3,7 +3,7 @@
 Rule: work on a request starts when it is parsed, and only answers wait for their turn; what a connection may have
 in flight (requests, bytes, unsent answers) is bounded, and past the bound the socket is not read.  A frame that
 cannot be is the end of its own connection, logged with the reason, and of nothing else.
-Knows nothing of what requests mean: that is `kafka.dispatch`.
+Knows nothing of what requests mean (`kafka.dispatch`), nor of how long a client is waited for (`patience`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import Protocol, TypeAlias, cast
 
 from seatrial.env import Buffer
 from seatrial.kafka.context import ClientContext, CloseConnection
+from seatrial.marks import reached
 from seatrial.server.config import Address
 from seatrial.server.latency import LatencyTable
 from seatrial.server.logs import Logger
+from seatrial.server.patience import LOOK_S, PatienceLimits, Waiting, in_the_way
 
 SIZE = Struct(">i")
 SMALL_FRAME = 16 << 10  # larger ones are received straight into a buffer of their own
 RECEIVE_BYTES = 64 << 10
+LARGE_BEGINS = 4 << 10  # bytes of a large frame's buffer, where little of it has come
 BUFFERS_KEPT = 64  # of so many bytes, for whoever receives next
 GROWTH = 4  # a large frame's buffer is at most so many times as large as what has come of it
 
@@ -39,12 +42,14 @@ class Dispatcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerLimits:
-    """Bounds of one connection, in bytes where not said otherwise."""
+    """Bounds of one connection where not said otherwise, in bytes where not said otherwise."""
 
     frame_bytes: int = 100 << 20
     in_flight_requests: int = 256
     in_flight_bytes: int = 64 << 20
     unsent_bytes: int = 8 << 20
+    connections: int = 0  # of one listener; 0: no bound
+    patience: PatienceLimits = field(default_factory=PatienceLimits)
 
 
 class Slot:
@@ -73,6 +78,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._buffer: memoryview | None = None  # lent while something is being received
         self._start = 0  # of what is not parsed yet, in _buffer
         self._end = 0
+        self._rest = b""  # of a small frame that is not whole: between two receptions it is all that is kept
         self._large: bytearray | None = None  # a large frame on its way in: the buffer, how much of it is there, of
         self._large_have = self._large_size = 0  # how much.  It grows with what comes: whoever declares pays first.
         self._slots: deque[Slot] = deque()
@@ -84,6 +90,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._closing = False
         self._flushing = False
         self._peer = "unknown"
+        self._frames = 0
+        self._moved = False  # since the last look
+        self.waiting = Waiting(listener.now())
 
     # ---- asyncio's side --------------------------------------------------------------------------------------------
 
@@ -92,16 +101,21 @@ class KafkaConnection(asyncio.BufferedProtocol):
         name = transport.get_extra_info("peername")
         self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
         self._context = ClientContext(peer=self._peer)
+        if self._listener.is_full:
+            self._listener.turned_away += 1
+            self._closing = True
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
-        self._listener.connections.add(self)
+        self._listener.connections[self] = None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._listener.connections.discard(self)
+        self._listener.connections.pop(self, None)
         self._closing = True
         for task in self._tasks:
             task.cancel()
         self._slots.clear()
-        if self._large is not None or self._end > self._start:
+        if self._large is not None or self._rest or self._end > self._start:
             missing = "the frame's size" if self._large is None else f"{self._large_size - self._large_have} bytes"
             self._listener.logger.info("kafka_half_frame", peer=self._peer, missing=missing)
 
@@ -123,6 +137,9 @@ class KafkaConnection(asyncio.BufferedProtocol):
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = self._listener.lend_buffer()
+            self._end = len(self._rest)
+            buffer[: self._end] = self._rest
+            self._rest = b""
         elif len(buffer) - self._end < 4096:
             rest = self._end - self._start
             buffer[:rest] = bytes(buffer[self._start : self._end])
@@ -132,6 +149,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, count: int) -> None:
         if self._closing:
             return
+        self._moved = True
         if self._large is not None:
             self._large_have += count
             if self._large_have < self._large_size:
@@ -155,7 +173,8 @@ class KafkaConnection(asyncio.BufferedProtocol):
         """Handle what has come, as far as the bounds allow; the rest when answers have left."""
         while self._buffer is not None:
             stopped = self._parse(self._buffer)
-            if self._start == self._end:
+            if not stopped or self._start == self._end:
+                self._rest = bytes(self._buffer[self._start : self._end])
                 self._give_buffer_back()
             self._flush()
             if not stopped or not self._may_take:
@@ -189,7 +208,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 self._start = begin + size
                 self._handle(memoryview(frame))
             elif size > SMALL_FRAME:
-                self._large = bytearray(min(size, max(RECEIVE_BYTES, GROWTH * have)))
+                self._large = bytearray(min(size, max(LARGE_BEGINS, GROWTH * have)))
                 self._large[:have] = buffer[begin : self._end]
                 self._large_have, self._large_size = have, size
                 self._start = self._end = 0
@@ -201,6 +220,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def _handle(self, frame: memoryview) -> None:
         assert self._context is not None
         listener = self._listener
+        self._frames += 1
         slot = Slot(len(frame), int.from_bytes(frame[:2], "big"), listener.now())
         self._slots.append(slot)
         self._in_flight_bytes += slot.size
@@ -275,6 +295,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
                 self._held_bytes -= slot.answer_size
                 self._listener.sent_bytes += slot.answer_size
         if out:
+            self._moved = True
             self._transport.writelines(out)
 
     def _adjust_reading(self) -> None:
@@ -297,6 +318,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._listener.logger.warning("kafka_connection_closed", peer=self._peer, reason=reason)
         self._listener.refused += 1
         self._large = None
+        self._rest = b""
         self._start = self._end = 0
         self.close()
 
@@ -305,6 +327,32 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._closing = True
         if self._transport is not None:
             self._transport.close()
+
+    # ---- clients that are waited for -------------------------------------------------------------------------------
+
+    def look(self, now_s: float) -> str | None:
+        """Why this client was waited for long enough, if so."""
+        assert self._transport is not None
+        # Of a request that is worked on, it is the client who waits.
+        served = bool(self._slots) and not self._slots[0].done and not self._closing
+        self.waiting.look(
+            now_s,
+            moved=self._moved or served,
+            frames=self._frames,
+            half_frame=len(self._rest) if self._large is None else len(self._large),
+            receives=self._reading,
+            unsent=self._held_bytes + self._transport.get_write_buffer_size(),
+        )
+        self._moved = False
+        return self.waiting.why_overdue(now_s, self._limits.patience)
+
+    def give_up(self, reason: str) -> None:
+        """Close at once: a client that takes nothing would keep what is unsent for ever."""
+        assert self._transport is not None
+        if not self._closing:
+            self._refuse(reason)
+        self.waiting.bytes = 0
+        self._transport.abort()
 
 
 class KafkaListener:
@@ -319,12 +367,15 @@ class KafkaListener:
         self.latencies = LatencyTable()
         self.limits = limits
         self.logger = logger
-        self.connections: set[KafkaConnection] = set()
+        self.connections: dict[KafkaConnection, None] = {}  # in the order in which they came
         self.requests = 0
         self.refused = 0
+        self.turned_away = 0  # because there were too many
         self.received_bytes = 0
         self.sent_bytes = 0
         self._server: asyncio.Server | None = None
+        self._turned_away_told = 0
+        self._looking: asyncio.TimerHandle | None = None
         self._buffers: list[memoryview] = []  # that nobody receives into now: an idle connection has none
 
     def lend_buffer(self) -> memoryview:
@@ -341,8 +392,36 @@ class KafkaListener:
             OSError: the address is in use or not ours.
         """
         self._server = await create(lambda: KafkaConnection(self), address.host, address.port)
+        self._looking = self.loop.call_later(LOOK_S, self._look)
+
+    @property
+    def is_full(self) -> bool:
+        return 0 < self.limits.connections <= len(self.connections)
+
+    def _look(self) -> None:
+        """Give up clients that were waited for long enough, and those that are in the way of others."""
+        self._looking = self.loop.call_later(LOOK_S, self._look)
+        now_s = self.now()
+        overdue = [(one, reason) for one in self.connections if (reason := one.look(now_s)) is not None]
+        for connection, reason in overdue:
+            reached("a client was waited for long enough")
+            connection.give_up(reason)
+        for connection in in_the_way(self.connections, self.limits.patience):
+            connection.give_up(
+                f"{connection.waiting.bytes} bytes that wait for this client, which all clients' "
+                f"{self.limits.patience.waiting_bytes} have no room for"
+            )
+        if self.turned_away > self._turned_away_told:
+            self.logger.warning(
+                "kafka_connections_turned_away",
+                count=self.turned_away - self._turned_away_told,
+                reason=f"there are {len(self.connections)} already, and --max-connections is {self.limits.connections}",
+            )
+            self._turned_away_told = self.turned_away
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):

@@ -101,6 +101,8 @@ class NodeCollector(Collector):
         connections.add_metric([], len(listener.connections))
         refused = CounterMetricFamily("seatrial_kafka_refused_connections", "closed for what the client sent")
         refused.add_metric([], listener.refused)
+        turned_away = CounterMetricFamily("seatrial_kafka_turned_away_connections", "closed, for there were too many")
+        turned_away.add_metric([], listener.turned_away)
         received = CounterMetricFamily("seatrial_kafka_received_bytes", "requests, frames whole")
         received.add_metric([], listener.received_bytes)
         sent = CounterMetricFamily("seatrial_kafka_sent_bytes", "responses, frames whole")
@@ -112,7 +114,7 @@ class NodeCollector(Collector):
             latency.add_metric([str(api_key)], buckets_of(histogram), histogram.sum_s)
         sync = HistogramMetricFamily("seatrial_storage_sync_latency_seconds", "one file made durable")
         sync.add_metric([], buckets_of(self._node.files.sync_latency), self._node.files.sync_latency.sum_s)
-        yield from (connections, refused, received, sent, latency, sync)
+        yield from (connections, refused, turned_away, received, sent, latency, sync)
 
 
 def buckets_of(histogram: Histogram) -> list[tuple[str, float]]:

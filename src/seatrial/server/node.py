@@ -25,6 +25,7 @@ from seatrial.server.joining import join
 from seatrial.server.listener import KafkaListener, ListenerLimits
 from seatrial.server.logs import Logger
 from seatrial.server.multiraft import MultiRaft
+from seatrial.server.patience import PatienceLimits
 from seatrial.server.replica import Replica
 from seatrial.server.retention import Retaining
 from seatrial.server.standing import Standing
@@ -125,9 +126,8 @@ class Node:
         self.introductions = self._make_introductions()
         self.multiraft.listeners[INTRODUCTIONS] = self.introductions.receive
         self.hooks = self._test_hooks() if config.test_hooks else None
-        limits = ListenerLimits(frame_bytes=config.max_request_bytes)
         settings = broker_settings(config)
-        self.listener = KafkaListener(Dispatcher(self.broker, settings), limits, logger, loop)
+        self.listener = KafkaListener(Dispatcher(self.broker, settings), listener_limits(config), logger, loop)
         self.retaining = self._make_retaining(settings)
 
     def _make_retaining(self, settings: BrokerSettings) -> Retaining:
@@ -347,6 +347,16 @@ class Node:
         from seatrial.server.metrics import metrics_text  # only where somebody scrapes: its import takes 30 ms
 
         return metrics_text(self)
+
+
+def listener_limits(config: ServerConfig) -> ListenerLimits:
+    return ListenerLimits(
+        frame_bytes=config.max_request_bytes,
+        connections=config.max_connections,
+        patience=PatienceLimits(
+            idle_s=config.connections_max_idle_ms / 1000, frame_s=config.request_arrival_max_ms / 1000
+        ),
+    )
 
 
 def broker_settings(config: ServerConfig) -> BrokerSettings:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seatrial.server.config import Address, HelpShown, ServerConfig, UsageError, parse
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from seatrial.server.logs import Logger
     from seatrial.server.node import Node
 
+FILES_MAX = 1 << 20  # that a process asks for; the kernel's own bound, where nobody has changed it
 STOP_DEADLINE_S = 4.0  # SIGTERM to exit, hand-over of leadership included
 EXIT_STATUS: Mapping[str, int] = {
     "stopped": 0,
@@ -53,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"seatrial serve: {error}\n(seatrial serve --help lists the options)", file=sys.stderr)
         return EXIT_STATUS["usage"]
     _stop_at_once_while_starting()
+    files = _raise_file_limit()
+    if not config.max_connections:
+        # The other half is for the files of partitions and for peers: a node that cannot open these must end.
+        config = replace(config, max_connections=max(files // 2, 1))
     try:
         sockets = {place: _bind(name, place, listens=_listens(name, config)) for name, place in _addresses(config)}
         refusal = ""
@@ -71,8 +78,23 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_STATUS["address"]
     for name, address in _addresses(config):
         logger.info("listening", server=name, address=_told(sockets[address], address))
+    logger.info("file_limit", files=files, max_connections=config.max_connections)
+    if config.max_connections > files // 2:
+        logger.warning(
+            "file_limit_low",
+            reason=f"--max-connections {config.max_connections} of {files} files that this process may open leave "
+            "few for partitions and peers: raise the limit (ulimit -Hn), or lower the option",
+        )
     with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
         return runner.run(_serve(config, clock, logger, sockets))
+
+
+def _raise_file_limit() -> int:
+    """As many files and sockets as this process may have open, from now on; how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def _stop_at_once_while_starting() -> None:

@@ -45,6 +45,10 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
         "no driver here forgets entries before the snapshot that covers them is durable",
         "tests/raft/test_snapshots.py::test_a_leader_without_a_usable_snapshot_waits_for_one",
     ),
+    "a client was waited for long enough": (
+        "simulated clients are unmodified, and none rests for ten minutes or sends half a request",
+        "tests/server/test_patience.py::test_a_half_frame_costs_its_own_connection_after_its_time",
+    ),
     "an election was postponed because too many were under way": (
         _MANY,
         f"{_RARE}no_more_groups_stand_for_election_at_once_than_a_node_can_bear",

@@ -1,0 +1,84 @@
+"""Clients that keep a node waiting: which connections are closed because nothing comes of them, or to make room.
+
+Rule: a connection is looked at now and then, and pays nothing in between; only what waits for its client counts, never
+what the client waits for.  A frame that has begun must end, an answer must be taken, and a connection on which nothing
+moves ends after a long time (Kafka's connections.max.idle.ms).
+Knows nothing of sockets and of frames' contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+LOOK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatienceLimits:
+    """idle_s: without a byte in either direction.  frame_s: from a frame's first byte to its last, as long as it is
+    received.  waiting_bytes: of all connections together, half frames and answers that are not taken."""
+
+    idle_s: float = 600.0
+    frame_s: float = 60.0
+    waiting_bytes: int = 512 << 20
+
+
+class Waiting:
+    """What one look leaves for the next one at the same connection.  All times are seconds of the loop's clock."""
+
+    __slots__ = ("_begun_s", "_frames", "bytes", "moved_s")
+
+    def __init__(self, now_s: float) -> None:
+        self.moved_s = now_s  # the last look before which something had moved
+        self.bytes = 0  # that wait for the client
+        self._begun_s: float | None = None  # of the frame that is not whole yet
+        self._frames = 0
+
+    def look(self, now_s: float, *, moved: bool, frames: int, half_frame: int, receives: bool, unsent: int) -> None:
+        """moved: something came, or was taken to be sent, since the last look.  frames: how many have come in all.
+        half_frame: bytes kept for one that has begun.  receives: false while it is us who do not read.  unsent: bytes
+        of answers that the client has not taken."""
+        if moved or unsent + half_frame != self.bytes:
+            self.moved_s = now_s
+        self.bytes = unsent + half_frame
+        if not half_frame or not receives:
+            self._begun_s = None
+        elif self._begun_s is None or frames != self._frames:
+            self._begun_s = now_s
+        self._frames = frames
+
+    def why_overdue(self, now_s: float, limits: PatienceLimits) -> str | None:
+        """A sentence where this client was waited for long enough."""
+        if self._begun_s is not None and now_s - self._begun_s >= limits.frame_s:
+            return f"a frame that is not whole after {limits.frame_s:g} s"
+        if now_s - self.moved_s < limits.idle_s:
+            return None
+        if self.bytes:
+            return f"{self.bytes} bytes of answers that were not taken in {limits.idle_s:g} s"
+        return f"nothing came in {limits.idle_s:g} s"
+
+
+class Waited(Protocol):
+    """A connection, as far as this module cares."""
+
+    waiting: Waiting
+
+
+C = TypeVar("C", bound=Waited)
+
+
+def in_the_way(connections: Iterable[C], limits: PatienceLimits) -> list[C]:
+    """Those to close so that what waits for clients fits its bound: the ones on which nothing moved for longest."""
+    held = [connection for connection in connections if connection.waiting.bytes]
+    excess = sum(connection.waiting.bytes for connection in held) - limits.waiting_bytes
+    if excess <= 0:
+        return []
+    chosen = []
+    for connection in sorted(held, key=lambda one: (one.waiting.moved_s, -one.waiting.bytes)):
+        if excess <= 0:
+            break
+        excess -= connection.waiting.bytes
+        chosen.append(connection)
+    return chosen
