@@ -159,6 +159,8 @@ async def create_topics(call: Call) -> Any:
     sizes = [max(topic.num_partitions, len(topic.assignments), 1) for topic in request.topics]
     wanted = sum(size for size in sizes if size <= limit)  # one that is too large alone is told so
     turn = asyncio.Semaphore(CREATED_AT_ONCE)
+    now = asyncio.get_running_loop().time
+    deadline = now() + timeout_s(request.timeout_ms)  # of all together
 
     async def one(topic: Any) -> Any:
         refused = None
@@ -169,12 +171,12 @@ async def create_topics(call: Call) -> Any:
             text = f"the request names topic {topic.name!r} more than once"
             refused = Refused(ErrorCode.INVALID_REQUEST, text)
         async with turn:
-            return await _create_one(call, topic, refused)
+            return await _create_one(call, topic, refused, deadline - now())
 
     return message("CreateTopicsResponse").new(topics=await asyncio.gather(*map(one, request.topics)))
 
 
-async def _create_one(call: Call, topic: Any, refused: Refused | None) -> Any:
+async def _create_one(call: Call, topic: Any, refused: Refused | None, seconds: float) -> Any:
     codec = message("CreateTopicsResponse")
     result = codec.structure("CreatableTopicResult")
     try:
@@ -191,7 +193,10 @@ async def _create_one(call: Call, topic: Any, refused: Refused | None) -> Any:
             plan = plan_topic(call.backend, call.settings, wanted)
             assignments, configs, topic_id = plan.assignments, plan.configs, bytes(16)
         else:
-            seconds = timeout_s(call.request.timeout_ms)
+            if seconds <= 0:
+                raise Refused(
+                    ErrorCode.REQUEST_TIMED_OUT, "not begun: the request's time was up with the topics before"
+                )
             created = await create_topic(call.backend, call.settings, wanted, seconds)
             assignments = tuple(partition.replicas for partition in created.partitions)
             configs, topic_id = created.configs, created.topic_id

@@ -131,10 +131,14 @@ class Hosting:
         names, self._stale_topics = sorted(self._stale_topics), set()
         if self.is_closed:
             return
+        there: dict[str, list[HostedReplica]] = {name: [] for name in names}
+        for hosted in self.hosted():
+            if hosted.topic in there:
+                there[hosted.topic].append(hosted)
         for name in names:
             topic = self._metadata.topics.get(name)
-            for hosted in self.hosted():
-                if hosted.topic == name and (topic is None or hosted.topic_id != topic.topic_id):
+            for hosted in there[name]:
+                if topic is None or hosted.topic_id != topic.topic_id:
                     self._drop((hosted.topic, hosted.partition))
                     self._multiraft.remove_group(hosted.replica.group)
             for partition in topic.partitions if topic is not None else ():
