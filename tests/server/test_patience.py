@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_listener import LARGE_ANSWER, Bench, answer, request
 
+from seatrial import marks
 from seatrial.server.listener import ListenerLimits
 from seatrial.server.patience import PatienceLimits, Waiting, in_the_way
 
@@ -112,7 +113,9 @@ def test_a_half_frame_costs_its_own_connection_after_its_time(sent: int) -> None
         clocked.pass_and_look(1)
         clocked.pass_and_look(59)
         assert clocked.reasons() == []
+        marks.taken()
         clocked.pass_and_look(1)
+        assert marks.taken() == {"a client was waited for long enough": 1}
         assert await asyncio.wait_for(reader.read(), 5) == b""
         assert clocked.reasons() == ["a frame that is not whole after 60 s"]
         asking.write(request(0, b"still here"))
