@@ -202,15 +202,41 @@ def test_a_term_is_told_once_a_power_failure_cannot_take_it_back(run_cluster: Ru
     async def scenario(cluster: Any) -> None:
         old = await cluster.leader()
         replica = cluster.follower()
-        before = replica.durable_term
+        before, known = replica.told()
         held = replica.storage = HeldBack(replica.storage)
         cluster.wires.isolate(old.node.node_id)
         await eventually(lambda: replica.node.term > before, replica.status)
-        assert replica.durable_term == before
+        assert replica.told() == (before, known)
 
         def told() -> bool:
             held.release()
             return bool(replica.durable_term == replica.node.term > before)
+
+        await eventually(told, replica.status)
+
+    run_cluster(scenario)
+
+
+def test_a_commit_is_told_with_the_term_in_which_it_was_known(run_cluster: Run) -> None:
+    """A follower told what the next leader had committed together with the term before: as if that had lost it."""
+
+    async def scenario(cluster: Any) -> None:
+        old = await cluster.leader()
+        await cluster.write(b"first", b"v")
+        await cluster.converged()
+        replica = cluster.follower()
+        held = replica.storage = HeldBack(replica.storage)
+        before, known = replica.told()
+        heir = next(n for n in cluster.members if n not in (old.node.node_id, replica.node.node_id))
+        old.transfer_leadership(heir)
+        await eventually(lambda: cluster.replicas[heir].node.is_leader, old.status)
+        await cluster.write(b"second", b"v")
+        await eventually(lambda: replica.node.commit_index > known, replica.status)
+        assert replica.told() == (before, known)
+
+        def told() -> bool:
+            held.release()
+            return bool(replica.told() == (replica.node.term, replica.node.commit_index) and replica.node.term > before)
 
         await eventually(told, replica.status)
 

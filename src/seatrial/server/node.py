@@ -302,12 +302,13 @@ class Node:
 
     def group_info(self, replica: Replica) -> dict[str, Any]:
         node, storage = replica.node, replica.storage
+        term, commit_index = replica.told()  # what is not saved yet may be forgotten, and was none to tell of
         return {
             "group": replica.name,
             "role": role_name(replica),
-            "term": replica.durable_term,  # one that is not saved yet may be forgotten, and was none to tell of
+            "term": term,
             "leader_id": node.leader,
-            "commit_index": node.commit_index,
+            "commit_index": commit_index,
             "last_applied": replica.last_applied,
             "last_index": node.last_index,  # of the core: entries on their way to storage count
             "first_index": storage.first_index,

@@ -117,6 +117,7 @@ class Replica:
         self.last_applied: Index = Index(0)
         self.applied_term: Term = Term(0)
         self.durable_term: Term = storage.hard_state.term  # what a power failure would leave of the node's
+        self._told_commit: Index = Index(0)
         self.proposals = OpenProposals(name, options.request_id)
         self.reads = ReadBarriers(name)
         self._saving: deque[tuple[Ready, bool]] = deque()  # (ready, whether it has a save of its own)
@@ -216,6 +217,17 @@ class Replica:
     def campaign(self) -> None:
         self.node.campaign(self.host.now_us())
         self.host.mark_dirty(self)
+
+    def told(self) -> tuple[Term, Index]:
+        """The term and the commit index to tell of: what is known by a term that is not durable yet is not told.
+
+        So while a term is on its way to the disk, the index stays what it was, or what is applied (that was durable).
+        """
+        if self.durable_term == self.node.term:
+            self._told_commit = self.node.commit_index
+        elif self._told_commit < self.last_applied:
+            self._told_commit = self.last_applied
+        return self.durable_term, self._told_commit
 
     def status(self) -> Status:
         return self.node.status()
