@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from seatrial.faults import registry
 from seatrial.faults.plan import (
     KINDS,
+    QUICKEST,
     RAPID,
     SECOND_US,
     STEADY,
@@ -49,7 +50,7 @@ def test_faults_follow_each_other_and_end_before_the_run(
 ) -> None:
     plan = generate(choices, nodes=nodes, duration_us=seconds * SECOND_US, seed=seed)
     for before, after in pairwise(plan.faults):
-        assert after.at_us >= before.at_us + before.duration_us + RAPID.calm_us[0]
+        assert after.at_us >= before.at_us + before.duration_us + QUICKEST * RAPID.calm_us[0]
     assert all(fault.at_us + fault.duration_us <= seconds * SECOND_US for fault in plan.faults)
     assert {fault.kind for fault in plan.faults} <= {choice.kind for choice in choices}
 
@@ -60,6 +61,15 @@ def test_the_demo_has_three_of_each_of_its_faults_in_thirty_seconds(seed: int) -
     counts = Counter(fault.kind for fault in plan.faults)
     assert min(counts[kind] for kind in ("partition", "kill", "pause")) >= 3
     assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@given(seeds, st.integers(30, 90))
+def test_every_fault_that_three_nodes_can_suffer_has_its_place_in_thirty_seconds(seed: int, seconds: int) -> None:
+    kinds = every_kind(nodes=3, messages=True)
+    plan = generate(parse_kinds(",".join(kinds)), nodes=3, duration_us=seconds * SECOND_US, seed=seed)
+    assert {fault.kind for fault in plan.faults} == set(kinds)
+    long_enough = [fault for fault in plan.faults if fault.duration_us >= QUICKEST * STEADY.on_us[0]]
+    assert {"restart", "reset"} >= {fault.kind for fault in plan.faults} - {fault.kind for fault in long_enough}
 
 
 @given(seeds)

@@ -61,11 +61,19 @@ class Pace:
     on_us: tuple[int, int]
     calm_us: tuple[int, int]
 
+    def quickened(self, share: float) -> Pace:
+        """With this share of the times."""
+        on, calm = self.on_us, self.calm_us
+        return Pace(
+            on_us=(int(on[0] * share), int(on[1] * share)), calm_us=(int(calm[0] * share), int(calm[1] * share))
+        )
+
 
 STEADY = Pace(on_us=(1_200_000, 1_800_000), calm_us=(600_000, 1_000_000))
 # Crashes alone, about one a second: what it takes to hit a bug between two writes to a disk.
 RAPID = Pace(on_us=(200_000, 500_000), calm_us=(500_000, 800_000))
 FIRST_AT_US = (500_000, 1_000_000)
+QUICKEST = 0.5  # of a pace's times: what is shorter hardly shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +192,8 @@ def generate(
 ) -> FaultPlan:
     """A plan for a run of this length: one fault after the other, every kind about equally often, in shuffled order.
 
-    The last fault ends before the run does.  Raises ValueError for a kind that needs more nodes than there are.
+    The last fault ends before the run does.  Where a kind would have no place, faults come and go more quickly, up to
+    twice as quickly.  Raises ValueError for a kind that needs more nodes than there are.
     """
     for choice in choices:
         needed = KINDS[choice.kind].nodes_min
@@ -193,6 +202,14 @@ def generate(
     if not choices:
         return FaultPlan()
     pace = pace or pace_of(choices)
+    plan = _generate(choices, duration_us, seed, pace)
+    if len(plan.faults) >= len(choices):
+        return plan
+    needed_us = FIRST_AT_US[1] + len(choices) * (pace.on_us[1] + pace.calm_us[1])
+    return _generate(choices, duration_us, seed, pace.quickened(max(duration_us / needed_us, QUICKEST)))
+
+
+def _generate(choices: Sequence[Choice], duration_us: int, seed: int, pace: Pace) -> FaultPlan:
     rng = Rng(seed).child("plan")
     faults: list[PlannedFault] = []
     bag: list[Choice] = []
