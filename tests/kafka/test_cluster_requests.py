@@ -13,6 +13,7 @@ from seatrial.kafka.backend import NotLeader
 from seatrial.kafka.codec import message
 from seatrial.kafka.context import CloseConnection
 from seatrial.kafka.errors import ErrorCode
+from seatrial.machines.metadata import MetadataMachine
 
 
 def ask(broker: FakeBroker, key: ApiKey, version: int, settings: dict[str, Any] | None = None, /, **fields: Any) -> Any:
@@ -132,6 +133,47 @@ def test_a_node_that_is_cut_off_tells_of_all_brokers() -> None:
     broker.controller_id = 1  # it leads, so a majority hears it: who is silent is down
     response = ask(broker, ApiKey.METADATA, 9, topics=named("t"))
     assert [b.node_id for b in response.brokers] == [1]
+
+
+@pytest.mark.parametrize("leader", [-1, 4])
+def test_while_a_cluster_starts_the_controller_is_a_broker_whose_address_is_told(leader: int) -> None:
+    """librdkafka's admin client waits until it knows the controller's address, and does not ask again for minutes."""
+    broker = FakeBroker()
+    broker.controller_id = leader  # there is none, or it has not registered yet
+    assert ask(broker, ApiKey.METADATA, 9, topics=()).controller_id == broker.node_id
+    assert ask(broker, ApiKey.DESCRIBE_CLUSTER, 1).controller_id == broker.node_id
+    broker.node_id = 5  # nor has this one
+    response = ask(broker, ApiKey.METADATA, 9, topics=())
+    assert response.controller_id in [b.node_id for b in response.brokers]
+
+
+@pytest.mark.parametrize("topics", [None, ()])
+def test_metadata_of_a_cluster_that_starts_waits_for_the_first_broker(topics: tuple[()] | None) -> None:
+    broker = FakeBroker()
+    registered, broker.metadata = broker.metadata, MetadataMachine()
+
+    async def scenario() -> Any:
+        asked = asyncio.get_running_loop().create_task(Wire(broker).ask(ApiKey.METADATA, 9, topics=topics))
+        await asyncio.sleep(0)
+        broker.metadata = registered
+        return await asked
+
+    assert [b.node_id for b in asyncio.run(scenario()).brokers] == [1, 2, 3]
+
+
+def test_a_cluster_of_which_no_broker_is_known_sends_clients_away() -> None:
+    broker = FakeBroker()
+    broker.metadata = MetadataMachine()
+
+    async def scenario() -> None:
+        asked = asyncio.get_running_loop().create_task(Wire(broker).ask(ApiKey.METADATA, 9, topics=None))
+        while not asked.done():
+            broker.clock_us += 500_000
+            await asyncio.sleep(0)
+        await asked
+
+    with pytest.raises(CloseConnection, match="no broker"):
+        asyncio.run(scenario())
 
 
 def test_a_leader_is_listed_even_if_it_is_thought_to_be_down() -> None:

@@ -8,7 +8,7 @@ Knows nothing of how nodes find each other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final
 
 from seatrial.kafka.backend import BackendError
@@ -23,16 +23,31 @@ NULL_NAMES_FROM: Final = 12  # version of Metadata whose answer may leave a topi
 # How long an answer waits that would help nobody: a partition without a leader, or no broker that is up.  aiokafka asks
 # again the instant it has one, over a thousand times a second while an election lasts.
 USELESS_WAIT_S: Final = 0.05
+NO_BROKER_WAIT_S: Final = 1.0
 
 
 def metadata(call: Call) -> Any:
     """Metadata 0 to 13.  A coroutine where a topic is to be created by being asked for, or has no leader just now.
 
-    Raises CloseConnection where this node belongs to no cluster yet: aiokafka would keep to a broker that tells it of
-    none, and ask nobody else ever again.
+    Raises CloseConnection where this node belongs to no cluster yet, or nobody has told the cluster of its address:
+    aiokafka would keep to a broker that tells it of none, and ask nobody else ever again.
     """
     if call.backend.is_joining:
         raise CloseConnection("this node has not joined its cluster yet, and knows of no broker")
+    return _metadata(call) if call.backend.metadata.nodes else _metadata_of_a_cluster_that_starts(call)
+
+
+async def _metadata_of_a_cluster_that_starts(call: Call) -> Any:
+    deadline = call.backend.now_us() + NO_BROKER_WAIT_S * 1e6
+    while not call.backend.metadata.nodes:
+        if call.backend.now_us() > deadline:
+            raise CloseConnection("no broker has told this cluster of its address yet; ask again")
+        await asyncio.sleep(USELESS_WAIT_S)
+    answer = _metadata(call)
+    return await answer if isinstance(answer, Coroutine) else answer
+
+
+def _metadata(call: Call) -> Any:
     request = call.request
     if request.topics is None or (call.version == 0 and not request.topics):
         topics = sorted(call.backend.metadata.topics.items())
@@ -130,9 +145,21 @@ def _metadata_response(call: Call, topics: Sequence[Any]) -> Any:
             for node in (nodes[node_id] for node_id in sorted(nodes) if node_id in shown)
         ],
         cluster_id=backend.cluster_id,
-        controller_id=backend.controller_id,
+        controller_id=_controller(call, shown),
         topics=topics,
     )
+
+
+def _controller(call: Call, shown: Collection[int]) -> int:
+    """The node to send commands to: the leader of the metadata, where clients are told its address; else this node.
+
+    As in Kafka since KRaft, any broker takes them.  A client that is told of no controller, or of one whose address it
+    does not know, waits (librdkafka for minutes): a cluster that starts has a leader before that has registered.
+    """
+    backend = call.backend
+    told = [node_id for node_id in sorted(backend.metadata.nodes) if node_id in shown]
+    wanted = (node_id for node_id in (backend.controller_id, backend.node_id, *told) if node_id in told)
+    return next(wanted, -1)
 
 
 BROKERS: Final = 1  # endpoint types of DescribeCluster
@@ -157,7 +184,7 @@ def describe_cluster(call: Call) -> Any:
         error_message=None,
         endpoint_type=BROKERS,
         cluster_id=backend.cluster_id,
-        controller_id=backend.controller_id,
+        controller_id=_controller(call, up),
         brokers=[
             broker(broker_id=node_id, host=node.kafka_host, port=node.kafka_port, rack=node.rack, is_fenced=not is_up)
             for node_id, node, is_up in ((n, nodes[n], n in up) for n in sorted(nodes))
