@@ -88,7 +88,7 @@ def delay(reader: Reader) -> dict[str, float]:
     took: list[float] = []
     said = False
     while True:
-        for message in reader.read(100, 0.2):
+        for message in reader.read(1, 0.2):  # `consume` waits until it has as many as it was asked for
             now = time.monotonic_ns()
             value = message.value()
             if value == END:
