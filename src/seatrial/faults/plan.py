@@ -124,7 +124,8 @@ def _messages(rng: Rng) -> dict[str, Any]:
     return {
         "rule": rule,
         "value": round(rng.uniform(least, most), 3 if most < 2 else 0),
-        "direction": rng.choice(("in", "out", "both")),
+        # Appends leave leaders, and answers followers: a node need not be either for a group that has traffic.
+        "direction": "both" if "append" in rule or "commit" in rule else rng.choice(("in", "out", "both")),
     }
 
 
@@ -149,7 +150,8 @@ KINDS: Mapping[str, KindRule] = {
     "terminate": KindRule(targets=_ANY),
     "pause": KindRule(targets=_ANY),
     "restart": KindRule(targets=_ANY, on_us=(0, 0)),
-    "messages": KindRule(targets=_ANY, settings=_messages, nodes_min=2),
+    # However quick the others: what these show takes traffic.
+    "messages": KindRule(targets=_ANY, settings=_messages, nodes_min=2, on_us=(2_000_000, 3_000_000)),
 }
 
 
@@ -205,8 +207,10 @@ def generate(
     plan = _generate(choices, duration_us, seed, pace)
     if len(plan.faults) >= len(choices):
         return plan
-    needed_us = FIRST_AT_US[1] + len(choices) * (pace.on_us[1] + pace.calm_us[1])
-    return _generate(choices, duration_us, seed, pace.quickened(max(duration_us / needed_us, QUICKEST)))
+    own_us = [rule.on_us[1] for rule in (KINDS[choice.kind] for choice in choices) if rule.on_us is not None]
+    paced_us = (len(choices) - len(own_us)) * pace.on_us[1] + len(choices) * pace.calm_us[1]
+    share = (duration_us - FIRST_AT_US[1] - sum(own_us)) / paced_us
+    return _generate(choices, duration_us, seed, pace.quickened(max(share, QUICKEST)))
 
 
 def _generate(choices: Sequence[Choice], duration_us: int, seed: int, pace: Pace) -> FaultPlan:
