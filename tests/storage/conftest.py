@@ -81,6 +81,8 @@ class FakeFile:
         self.disk.call("allocate", self.path)
         if not self.disk.can_allocate:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), self.path)
+        if self.disk.room is not None and size > self.disk.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
         self._resize(max(size, len(self.node.content)))
 
     def _resize(self, size: int) -> None:
@@ -131,6 +133,7 @@ class FakeDisk:
         self.locked: set[str] = set()
         self.unreadable: set[str] = set()
         self.can_allocate = True
+        self.room: int | None = None  # for each file
         self.held = False
         self.workers: list[FakeWorker] = []
         self.calls: list[tuple[str, str]] = []

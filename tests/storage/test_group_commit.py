@@ -265,6 +265,22 @@ def test_a_file_system_without_preallocation_is_used_without(kit: Any) -> None:
     kit.run(scenario())
 
 
+def test_a_disk_without_room_for_a_step_ahead_is_used_to_its_end(kit: Any) -> None:
+    async def scenario() -> None:
+        disk = kit.disk()
+        disk.room = 1_000
+        group = kit.storage(disk).open_group(GROUP)
+        await kit.save(group, kit.entries(1, 3), kit.state(1))
+        await kit.save(group, kit.entries(4, 5))
+        assert kit.log(kit.storage(disk.after_power_cut()).open_group(GROUP)) == kit.entries(1, 5)
+        assert kit.fatal == []
+        group.save(hard_state=None, entries=[kit.entry(6, data=bytes(1_000))], snapshot=None, done=lambda: None)
+        await turns()
+        assert [type(error) for error in kit.fatal] == [DiskFull]
+
+    kit.run(scenario())
+
+
 def test_compaction_removes_whole_segments_and_old_snapshots(kit: Any) -> None:
     async def scenario() -> None:
         disk = kit.disk()

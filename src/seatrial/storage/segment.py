@@ -17,6 +17,7 @@ from seatrial.env import Buffer, File, Files
 
 _FIRST_STEP: Final = 64 << 10
 _LARGEST_STEP: Final = 8 << 20
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CANNOT_ALLOCATE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -52,13 +53,23 @@ class Segment:
         step = min(max(self._allocated, _FIRST_STEP), _LARGEST_STEP)
         target = max(end, min(self._allocated + step, self._size_max))
         try:
-            self._file.allocate(target)
+            self._allocated = self._reserved(target, end)
         except OSError as error:
             if error.errno not in _CANNOT_ALLOCATE:
                 raise
             self._preallocate = False  # this file system has no such call: the file grows as it is written
-        else:
-            self._allocated = target
+
+    def _reserved(self, target: int, end: int) -> int:
+        """How much of the file there is room for now: `target`, or just `end` on a disk that is nearly full."""
+        assert self._file is not None
+        try:
+            self._file.allocate(target)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or target == end:
+                raise
+            self._file.allocate(end)
+            return end
+        return target
 
     def sync(self) -> None:
         assert self._file is not None
