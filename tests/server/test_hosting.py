@@ -59,6 +59,7 @@ class Scene:
             replica_gone=lambda topic, partition: self.gone.append(partition.target_index),
             predicts=False,
             make_coordinator=no_coordinator,
+            refusal=lambda size: None,
         )
         return self.hosting
 

@@ -41,6 +41,10 @@ class ProposalDropped(BackendError):
     """Too much is waiting to be committed; nothing was appended.  Try again later."""
 
 
+class DiskNearlyFull(BackendError):
+    """This node has no room for more records; nothing was appended.  Try again when there is."""
+
+
 class ProposalLost(BackendError):
     """It was appended here, but another leader's entry was committed in its place: surely not applied."""
 
@@ -118,8 +122,8 @@ class PartitionBackend(Protocol):
     def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
         """Start to replicate a `machines.partition_log.encode_append` command, at once.
 
-        Raises NotLeader or ProposalDropped.  The future may fail with ProposalLost or OutcomeUnknown; it is not to
-        be cancelled.
+        Raises NotLeader, ProposalDropped or DiskNearlyFull.  The future may fail with ProposalLost or OutcomeUnknown;
+        it is not to be cancelled.
         """
 
     def trim(self, offset: int) -> asyncio.Future[TrimOutcome]:

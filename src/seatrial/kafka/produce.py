@@ -17,6 +17,7 @@ from seatrial.kafka.backend import (
     BackendError,
     BrokerSettings,
     Buffer,
+    DiskNearlyFull,
     NotLeader,
     PartitionBackend,
     ProposalDropped,
@@ -127,6 +128,8 @@ def _failed(index: int, partition: PartitionBackend, error: BackendError) -> Par
         return PartitionResult(index, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=str(error), leader=hint)
     if not error.definite:
         return PartitionResult(index, ErrorCode.REQUEST_TIMED_OUT, message=str(error))
+    if isinstance(error, DiskNearlyFull):
+        return PartitionResult(index, ErrorCode.KAFKA_STORAGE_ERROR, message=str(error))
     if isinstance(error, ProposalDropped):
         # Kafka's nearest word that is retriable and says "not written".
         return PartitionResult(index, ErrorCode.NOT_ENOUGH_REPLICAS, message=str(error))

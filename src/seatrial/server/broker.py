@@ -85,6 +85,7 @@ class Broker:
         logger: Logger,
         *,
         nodes_changed: Callable[[], None],
+        refusal: Callable[[int], str | None],
     ) -> None:
         self.config = config
         self.directory = directory
@@ -106,6 +107,7 @@ class Broker:
             replica_gone=self._replica_gone,
             predicts="ack-before-commit" in config.unsafe,
             make_coordinator=self._make_coordinator,
+            refusal=refusal,
         )
         settings = group_settings(config)
         self._group_limits = settings.limits

@@ -84,6 +84,7 @@ class ServerConfig:
     auto_create_topics: bool = False
     max_message_bytes: int = 1 << 20
     max_request_bytes: int = 100 << 20
+    disk_reserve_bytes: int = 64 << 20
     max_connections: int = 0  # of Kafka clients; 0: no bound
     connections_max_idle_ms: int = 600_000
     request_arrival_max_ms: int = 60_000
@@ -280,6 +281,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("auto-create-topics", read_boolean, "create topics that clients ask for", "false", "BOOL"),
     Option("max-message-bytes", read_integer(1024, 1 << 30), "largest record batch", str(1 << 20), "BYTES"),
     Option("max-request-bytes", read_integer(1024, 1 << 31), "largest Kafka request", str(100 << 20), "BYTES"),
+    Option(
+        "disk-reserve-bytes",
+        read_integer(0, 1 << 50),
+        "while the disk has less free, records are refused; 0: they are taken until it is full, which ends the node",
+        str(64 << 20),
+        "BYTES",
+    ),
     Option(
         "max-connections",
         read_integer(0, 1_000_000),

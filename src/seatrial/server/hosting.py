@@ -55,7 +55,9 @@ class Hosting:
         replica_gone: Callable[[Topic, Partition], None],
         predicts: bool,
         make_coordinator: Callable[[Replica, GroupsMachine], Coordinator],
+        refusal: Callable[[int], str | None],
     ) -> None:
+        self._refusal = refusal
         self.partitions: dict[Key, HostedPartition] = {}
         self.shards: dict[Key, HostedShard] = {}  # of consumer groups
         self.refused: dict[str, str] = {}  # name -> why its stored log cannot be used
@@ -233,7 +235,14 @@ class Hosting:
         first = partition.first_configuration(self._node_id)
         replica = self._multiraft.open(partition.group, name, machine, first, options)
         hosted = HostedPartition(
-            topic, partition, replica, machine, rack_of=self.rack_of, alive=self._alive, readers=self._readers
+            topic,
+            partition,
+            replica,
+            machine,
+            rack_of=self.rack_of,
+            alive=self._alive,
+            readers=self._readers,
+            refusal=self._refusal,
         )
         self.partitions[key] = hosted
         return replica

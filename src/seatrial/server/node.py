@@ -19,6 +19,7 @@ from seatrial.server.broker import Broker, group_settings, role_name
 from seatrial.server.config import ServerConfig
 from seatrial.server.directory import start_directory
 from seatrial.server.disk_latency import TimedFiles
+from seatrial.server.disk_room import DiskRoom
 from seatrial.server.errors import Removed, StartError
 from seatrial.server.introductions import INTRODUCTIONS, Introductions
 from seatrial.server.joining import join
@@ -76,6 +77,7 @@ class Node:
         listen: Listen,
         on_fatal: Callable[[StartError], None],
         transport_listen: Any,
+        free_bytes: Callable[[], int] | None,
     ) -> None:
         self.config = config
         self.logger = logger
@@ -119,6 +121,7 @@ class Node:
             rng.child("broker"),
             logger,
             nodes_changed=lambda: self.standing.nodes_changed(),
+            refusal=self._make_disk_room(free_bytes),
         )
         self.standing = Standing(
             config, self.directory, transport, self.broker, loop, on_fatal=on_fatal, on_removed=self._leave
@@ -129,6 +132,11 @@ class Node:
         settings = broker_settings(config)
         self.listener = KafkaListener(Dispatcher(self.broker, settings), listener_limits(config), logger, loop)
         self.retaining = self._make_retaining(settings)
+
+    def _make_disk_room(self, free_bytes: Callable[[], int] | None) -> Callable[[int], str | None]:
+        if free_bytes is None:
+            return lambda size: None
+        return DiskRoom(free_bytes, self.config.disk_reserve_bytes, self._clock.now_us, self.logger).refusal
 
     def _make_retaining(self, settings: BrokerSettings) -> Retaining:
         return Retaining(
@@ -386,8 +394,11 @@ def build_node(
     listen: Listen | None = None,
     on_fatal: Callable[[StartError], None],
     sockets: Mapping[str, Any] | None = None,
+    free_bytes: Callable[[], int] | None = None,
 ) -> Node:
     """A node on the given world; `listen` and `sockets` (for "raft") only where sockets are bound already.
+
+    free_bytes: asks the disk of the data directory how much it has left; None: it is not of a size.
 
     Raises:
         StartError: the data directory belongs to another node or cluster, is in use, is damaged or cannot be written.
@@ -407,6 +418,7 @@ def build_node(
             listen=listen or create,
             on_fatal=on_fatal,
             transport_listen=(sockets or {}).get("raft", str(config.raft_addr)),
+            free_bytes=free_bytes,
         )
     except (StorageError, OSError) as error:
         raise start_error(error) from error

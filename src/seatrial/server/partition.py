@@ -56,8 +56,10 @@ class HostedPartition(HostedReplica):
         rack_of: Callable[[NodeId], str],
         alive: Callable[[], Sequence[int]],
         readers: Readers,
+        refusal: Callable[[int], str | None],
     ) -> None:
         super().__init__(topic, placement, replica, alive=alive)
+        self._refusal = refusal  # why so many bytes of records cannot be taken
         self.machine = machine
         self.appended_bytes = 0
         self.freed_bytes, self.freed_s = 0, 0.0  # what was deleted when the disk was last freed of it, and when
@@ -116,6 +118,8 @@ class HostedPartition(HostedReplica):
     def append(self, command: bytes) -> asyncio.Future[AppendOutcome]:
         if not self._past:
             self.remember_for_lag(self.replica.now_us())
+        if (refusal := self._refusal(len(command))) is not None:
+            raise backend.DiskNearlyFull(refusal)
         future: asyncio.Future[AppendOutcome] = self._propose(command)
         self.appended_bytes += len(command)
         return future

@@ -116,6 +116,11 @@ def _read_file(path: str) -> bytes:
         file.close()
 
 
+def _free_bytes(directory: str) -> int:
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize
+
+
 def _write_line(line: str) -> None:
     try:
         os.write(2, line.encode())
@@ -203,6 +208,7 @@ async def _serve(
             listen=create,
             on_fatal=on_fatal,
             sockets={"raft": sockets[config.raft_addr]},
+            free_bytes=lambda: _free_bytes(config.data_dir),
         )
         await node.start()
     except StartError as error:

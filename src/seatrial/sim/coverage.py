@@ -49,6 +49,10 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
         "simulated clients are unmodified, and none rests for ten minutes or sends half a request",
         "tests/server/test_patience.py::test_a_half_frame_costs_its_own_connection_after_its_time",
     ),
+    "records were refused because the disk was nearly full": (
+        "simulated disks are full or not, of no size",
+        "tests/server/test_disk_room.py::test_they_are_taken_again_as_soon_as_there_is_room",
+    ),
     "an election was postponed because too many were under way": (
         _MANY,
         f"{_RARE}no_more_groups_stand_for_election_at_once_than_a_node_can_bear",
