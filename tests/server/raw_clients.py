@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+FETCH = 1
 API_VERSIONS = 18
 METADATA = 3
 CREATE_TOPICS = 19
@@ -39,6 +40,13 @@ def names_frame(api_key: int, count: int, *, timeout_ms: int = 10_000) -> bytes:
     rest = struct.pack(">ihii", 1, 1, 0, 0)  # a partition, a replica, no assignments, no settings
     named = b"".join(topic % (n % 100_000) + rest for n in range(count))
     return frame(CREATE_TOPICS, 4, array + named + struct.pack(">i?", timeout_ms, False))
+
+
+def fetch_frame(topic: str, offset: int, max_bytes: int) -> bytes:
+    """Fetch 4 of partition 0, which waits for nothing."""
+    name = struct.pack(">h", len(topic)) + topic.encode()
+    wanted = struct.pack(">iiqi", 1, 0, offset, max_bytes)
+    return frame(FETCH, 4, struct.pack(">iiiibi", -1, 0, 0, max_bytes, 0, 1) + name + wanted)
 
 
 async def connected(address: str, count: int) -> list[socket.socket]:

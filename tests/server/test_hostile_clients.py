@@ -12,8 +12,10 @@ import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from confluent_kafka import Producer
 from raw_clients import (
     API_VERSIONS,
     CREATE_TOPICS,
@@ -23,6 +25,7 @@ from raw_clients import (
     close_all,
     connected,
     ended,
+    fetch_frame,
     frame,
     names_frame,
     raise_file_limit,
@@ -54,6 +57,13 @@ def memory_of(node: Server) -> int:
     """Resident bytes."""
     resident: int = psutil.Process(pid_of(node)).memory_info().rss
     return resident
+
+
+def answered_bytes(node: Server) -> int:
+    """In all, whether they were taken or not."""
+    text = httpx.get(f"{node.http}/metrics", timeout=20).text
+    (line,) = (line for line in text.splitlines() if line.startswith("seatrial_kafka_sent_bytes_total "))
+    return int(float(line.split()[1]))
 
 
 async def trickle(socks: list[socket.socket], first: bytes) -> None:
@@ -180,3 +190,29 @@ def test_as_many_topics_as_one_request_may_create_are_answered_within_its_time(t
         assert max(bystander.cpu_seconds) < 0.5
 
     against_a_node(tmp_path, scenario)
+
+
+def test_consumers_that_take_no_answers_hold_little_and_the_others_are_served(tmp_path: Path) -> None:
+    """Twenty ask for 3 GB together, of records that are no longer in memory, and read nothing of it."""
+    consumers, asked, records, size = 20, 200, 120, 800_000
+
+    async def scenario(node: Server) -> None:
+        producer = Producer({"bootstrap.servers": node.kafka, "message.max.bytes": 1_000_000})
+        for _ in range(records):
+            producer.produce("t", bytes(size), partition=0)
+        assert await asyncio.to_thread(producer.flush, 30) == 0
+        before = memory_of(node)
+        async with Bystander(node.kafka, pid_of(node)).asking() as bystander:
+            socks = await connected(node.kafka, consumers)
+            for number, sock in enumerate(socks):
+                sock.send(fetch_frame("t", number, size) * asked)
+            while (given := await asyncio.to_thread(answered_bytes, node)) < consumers * 9_000_000:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
+            grown = memory_of(node) - before
+            close_all(socks)
+        print(f"{consumers} stuck consumers: {grown / MIB:.0f} MiB of {given / MIB:.0f} that they were given")
+        assert grown < consumers * 12 * MIB, "8 MB each, and the answer that went beyond it"
+        assert max(bystander.cpu_seconds) < 0.5
+
+    against_a_node(tmp_path, scenario, "--auto-create-topics", "--default-replication-factor", "1")
