@@ -23,7 +23,7 @@ class Sizes:
 
 
 WHOLE: Final = Sizes(
-    warm_up_s=4.0,
+    warm_up_s=20.0,
     seconds=10.0,
     settle_s=5.0,
     idle_s=30.0,
