@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Some images set it; here it would have each of the thousands of processes that tests start compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo check lint test scenarios scenarios-sim flakes fuzz bench bench-kafka compiled lock clean nightly
 
@@ -27,10 +29,10 @@ lint: $(STAMP)   ## ruff and mypy --strict
 	$(BIN)/mypy
 
 check: lint      ## lint, types, tidy and every test that does not sleep (under 60 s)
-	$(BIN)/pytest -q -n 2 -m 'not slow and not external'
+	$(BIN)/pytest -q -n 2 --dist worksteal -m 'not slow and not external'
 
 test: lint       ## everything, real processes included (under 10 minutes on two cores)
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 3 --dist worksteal
 
 scenarios: scenarios-sim ## the scenario suites: in the simulator with 20 seeds, then the real ones on processes
 	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local
