@@ -1,12 +1,14 @@
 """The inside of a simulated test: a pinned process that has collected one file, and forks for each run.
 
-Rule: the process that forks does nothing but collect; everything that a test or a fixture does happens in its fork,
-which ends without tidying up anything that dies with it.  What a bug may be planted in is imported after that.
+Rule: the process that forks does nothing but rehearse and collect; everything that a test or a fixture does happens in
+its fork, which ends without tidying up anything that dies with it.  What a bug may be planted in is imported after the
+planting.
 Knows nothing of who asks (`zygotes`), and nothing of selections, repetitions and reports to people.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
-from seatrial.plugin.measuring import save_coverage
+from seatrial.plugin.measuring import is_measured, save_coverage
 from seatrial.sim import escape
 
 if TYPE_CHECKING:
@@ -105,6 +107,9 @@ def collect_file(preparation: Preparation, go_on: Callable[[], NoReturn]) -> NoR
     from seatrial import scenario
 
     scenario.warm()
+    # A planted bug may break a rehearsal, or never let it end; and what it ran would be taken for what the tests ran.
+    if preparation.mutant is None and not is_measured():
+        _rehearse()
     left_out = [word for name in LEFT_OUT for word in ("-p", name)]
     config = pytest.Config.fromdictargs(preparation.option, [*left_out, preparation.file])
     collector = _Collector(go_on)
@@ -112,6 +117,15 @@ def collect_file(preparation: Preparation, go_on: Callable[[], NoReturn]) -> NoR
     config.pluginmanager.register(collector, "seatrial-collector")
     status = config.hook.pytest_cmdline_main(config=config)
     raise RuntimeError("\n".join(collector.problems) or f"pytest ended with {status!r}")
+
+
+def _rehearse() -> None:
+    """Have what the forks will do done once."""
+    from seatrial.scenario.rehearsal import rehearse
+
+    # What prevents it, the tests will meet and tell; it costs them nothing but time.
+    with contextlib.suppress(Exception):
+        rehearse()
 
 
 def run_item(order: Order) -> list[dict[str, Any]]:
