@@ -185,6 +185,8 @@ def test_what_another_system_cannot_do_is_refused_with_the_reason(etcd: Run) -> 
         with pytest.raises(NotHere, match="filter messages"):
             async with cluster.loss(cluster.all_links(), 0.1):
                 pass
+        with pytest.raises(NotHere, match=r"etcd cannot be simulated.*--cluster-system=own --cluster-env=sim"):
+            cluster.disk_full(1)
         with pytest.raises(NotHere, match="lease"):
             await cluster.kv.get("x", consistency="lease")
         with pytest.raises(NotHere, match="members of etcd"):

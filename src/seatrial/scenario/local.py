@@ -81,15 +81,23 @@ class LocalSurroundings:
     # -- what processes of this machine cannot be made to suffer
 
     def disk_full(self, node: int) -> contextlib.AbstractAsyncContextManager[Injection]:
-        _refuse("a full disk", "a file system of each node's own, which takes root")
+        self._refuse("a full disk", "a file system of each node's own, which takes root")
 
     def slow_disk(self, node: int, delay_ms: float) -> contextlib.AbstractAsyncContextManager[Injection]:
-        _refuse("a slow disk", "a file system of each node's own, which takes root")
+        self._refuse("a slow disk", "a file system of each node's own, which takes root")
 
     def clock_skew(
         self, node: int, *, offset_ms: float, drift_ppm: int
     ) -> contextlib.AbstractAsyncContextManager[Injection]:
-        _refuse("a clock of a node's own", "a time namespace, which takes root")
+        self._refuse("a clock of a node's own", "a time namespace, which takes root")
+
+    def _refuse(self, what: str, needs: str) -> NoReturn:
+        system = self._cluster.driver.name
+        where = "run this scenario in sim (--cluster-env=sim)"
+        if system != "own":
+            where = f"only simulated nodes have it, and {system} cannot be simulated: run this scenario with system own"
+            where += " in sim (--cluster-system=own --cluster-env=sim)"
+        raise NotHere(f"{what} cannot be had on processes of this machine ({needs}): {where}")
 
     # -- stored data
 
@@ -115,9 +123,3 @@ class LocalSurroundings:
         raft_address = await self._cluster.add_node(node)
         await self._cluster.start(node)
         return {"raft_addr": raft_address}
-
-
-def _refuse(what: str, needs: str) -> NoReturn:
-    raise NotHere(
-        f"{what} cannot be had on processes of this machine ({needs}): run this scenario in sim (--cluster-env=sim)"
-    )
