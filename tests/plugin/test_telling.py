@@ -61,6 +61,15 @@ def test_elsewhere(cluster):
     pass
 """
 
+SPEECHLESS = """
+async def test_fails(cluster):
+    async def look():
+        raise RuntimeError("nobody can be asked")
+
+    cluster.look = look
+    assert 1 == 2
+"""
+
 # What stands in for pytest-timeout's own timers, as its documentation offers.
 TIMERS = """
 def tell(what):
@@ -128,6 +137,19 @@ async def test_passes(cluster, seeds):
     run_tests(passes, "--cluster-keep").assert_outcomes(passed=1)
     (kept,) = (pytester.path / ".seatrial").iterdir()
     assert json.loads((kept / "verdict.json").read_text())["validity"] == "VALID"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [("sim", "*asking the nodes once more failed as well: "), ("local", "the nodes could not be asked once more: ")],
+)
+def test_that_the_nodes_could_not_be_asked_is_told_beside_the_failure(
+    run_tests: RunTests, environment: str, told: str
+) -> None:
+    result = run_tests(SPEECHLESS, f"--cluster-env={environment}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines_random(["*assert 1 == 2*", f"{told}RuntimeError: nobody can be asked", "report: *"])
 
 
 @pytest.mark.slow

@@ -39,8 +39,9 @@ def leave_behind(
         return "\n".join(lines), None
     cluster = stage.cluster
     page: Path | None = None
+    if (trouble := stage.look()) is not None:
+        lines.append(trouble)
     try:
-        stage.look()
         run = RunDirectory(directory)
         _write(run, cluster, _verdict(cluster, wanted, seed=seed, replay=replay, failure=failure))
         page = render(run)

@@ -14,7 +14,6 @@ Knows nothing of pytest.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import traceback
 from collections.abc import Callable, Coroutine
@@ -51,8 +50,8 @@ class Stage(Protocol):
     def run(self, start: Start, *, timeout_s: float) -> Any:
         """Run a coroutine to its end; its result, or what it raised.  Raises TestDeadlineExceeded."""
 
-    def look(self) -> None:
-        """Ask every node for its status once more; what it says is in `cluster.last_state()`.  Never raises."""
+    def look(self) -> str | None:
+        """Ask every node for its status once more; what it says is in `cluster.last_state()`.  If not: why not."""
 
     def digest(self) -> str | None:
         """What two equal simulations have in common; None where there is nothing of the kind."""
@@ -92,10 +91,10 @@ class SimulatedStage:
             self._overdue = True
             raise TestDeadlineExceeded(_overdue(begun[0], timeout_s)) from error
 
-    def look(self) -> None:
-        if self._overdue:  # otherwise a simulated run that fails has looked already
-            with contextlib.suppress(Exception):
-                self._simulation.run(lambda cluster: cluster.look(), virtual_s=LOOK_TIMEOUT_S)
+    def look(self) -> str | None:
+        if not self._overdue:  # a simulated run that fails has looked already, and told if it could not
+            return None
+        return _why_not(lambda: self._simulation.run(lambda cluster: cluster.look(), virtual_s=LOOK_TIMEOUT_S))
 
     def digest(self) -> str | None:
         return self._simulation.hosts.network.trace.digest()
@@ -127,9 +126,8 @@ class LocalStage:
     def run(self, start: Start, *, timeout_s: float) -> Any:
         return self._runner.run(_until(start, timeout_s))
 
-    def look(self) -> None:
-        with contextlib.suppress(Exception):
-            self._runner.run(self.cluster.look())
+    def look(self) -> str | None:
+        return _why_not(lambda: self._runner.run(self.cluster.look()))
 
     def digest(self) -> str | None:
         return None
@@ -141,6 +139,15 @@ class LocalStage:
             self._runner.run(_left(self._life))
         finally:
             self._runner.close()
+
+
+def _why_not(look: Callable[[], object]) -> str | None:
+    """What the look raised: the test has failed already, and this is told beside it."""
+    try:
+        look()
+    except Exception as error:
+        return f"the nodes could not be asked once more: {type(error).__name__}: {error}"
+    return None
 
 
 async def _entered(life: AbstractAsyncContextManager[ScenarioCluster]) -> ScenarioCluster:

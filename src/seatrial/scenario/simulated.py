@@ -82,12 +82,20 @@ class Simulation:
             result = await body(self.cluster)
         except GeneratorExit:  # the world has stopped for good, and with it everybody who could be asked
             raise
-        except BaseException:
-            await self.cluster.look()
-            await self.cluster.close()
+        except BaseException as failure:
+            await self._wind_up(failure)
             raise
         await self.cluster.close()
         return result
+
+    async def _wind_up(self, failure: BaseException) -> None:
+        """The nodes are asked once more, and the clients hang up; where one of these fails as well, that is told with
+        the failure, and does not take its place."""
+        for what, doing in (("asking the nodes once more", self.cluster.look), ("hanging up", self.cluster.close)):
+            try:
+                await doing()
+            except Exception as error:
+                failure.add_note(f"{what} failed as well: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """End what ran out of time, if anything did: it is cancelled, and has CLOSE_S virtual seconds to clean up."""
