@@ -11,6 +11,7 @@ Knows nothing of what programs do.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from asyncio import events
 from collections.abc import Callable, Coroutine
@@ -108,7 +109,13 @@ class SimHost:
     def _bury(self) -> None:
         """Keep what it was doing: were it freed, `finally` blocks would run that a crash does not run."""
         ends = [direction.receiver for direction in self.network.directions_to(self)]
-        self.network.graveyard.append((self.loop, asyncio.all_tasks(self.loop), ends, self.stack))
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            program = task.get_coro()
+            # What never began has nothing to undo, and Python would complain of it when the world is freed.
+            if inspect.iscoroutine(program) and inspect.getcoroutinestate(program) == inspect.CORO_CREATED:
+                program.close()
+        self.network.graveyard.append((self.loop, tasks, ends, self.stack))
 
     # Programs
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -163,6 +164,30 @@ def test_a_crash_runs_no_finally(pair: Any) -> None:
     gc.collect()
     run(pair.world, 200_000_000)
     assert said == []
+
+
+def test_a_crash_before_a_program_begins_leaves_nobody_to_complain_of_it() -> None:
+    """A node that was started and crashed at one instant was told of as "never awaited" when the world was freed."""
+    world = World(1)
+    network = SimNetwork(world)
+    host = network.add_host("a")
+    said: list[str] = []
+
+    async def program() -> None:
+        said.append("begun")
+
+    host.spawn(program())
+    host.crash(power=False)
+    run(world, 1_000_000)
+    host.boot()
+    host.spawn(program())
+    run(world, 2_000_000)
+    assert said == ["begun"]
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        del host, network, world
+        gc.collect()
+    assert [str(complaint.message) for complaint in complaints if "awaited" in str(complaint.message)] == []
 
 
 def test_a_host_starts_again_with_nothing_of_its_earlier_life(pair: Any) -> None:
