@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,3 +153,58 @@ def test_a_value_sent_twice_cannot_be_judged() -> None:
     verdict = recorder.check()
     assert verdict.validity is Validity.UNKNOWN
     assert verdict.reason.startswith("op 2: 1 was sent to topic/0 before: give each append its own value")
+
+
+# ---- records that were deleted ----------------------------------------------------------------------------------
+
+
+def trimmed_log(*, kept_from: int, told: int, asked: int | None) -> Recorder:
+    """Ten records; a consumer reads the first two, a client asks for deletion, and what is left is read to its end."""
+    recorder = Recorder()
+    log = [[offset, 100 + offset] for offset in range(10)]
+    for offset, value in log:
+        recorder.both(1, "append", value, answer=[offset, value])
+    recorder.both(2, "poll", None, answer=log[:2])
+    if asked is not None:
+        recorder.both(3, "delete-records", asked, answer=told)
+    recorder.both(2, "poll", None, answer=log[kept_from:])
+    recorder.both(4, "final-read", None, answer=log[kept_from:], node=1)
+    recorder.both(5, "log-start", None, answer=told)
+    return recorder
+
+
+def test_what_was_deleted_is_neither_missing_nor_skipped_nor_unseen() -> None:
+    assert trimmed_log(kept_from=6, told=6, asked=6).check().validity is Validity.VALID
+    assert trimmed_log(kept_from=4, told=6, asked=6).check().validity is Validity.VALID, "read before it was deleted"
+    assert trimmed_log(kept_from=10, told=10, asked=10).check().validity is Validity.VALID
+
+
+def test_what_was_not_deleted_must_be_there_although_more_was_asked_for() -> None:
+    verdict = trimmed_log(kept_from=7, told=6, asked=9).check()
+    assert {anomaly.name for anomaly in verdict.anomalies} == {"lost-write", "poll-skip"}
+    assert "106 was acknowledged at offset 6" in verdict.anomalies[0].message
+
+
+@pytest.mark.parametrize("asked", [None, 5])
+def test_a_log_starts_where_somebody_asked_for_it_unless_it_has_a_retention_of_its_own(asked: int | None) -> None:
+    recorder = trimmed_log(kept_from=6, told=6, asked=asked)
+    (anomaly,) = recorder.check().anomalies
+    assert anomaly.name == "deleted-unasked"
+    assert f"nobody had asked for more than the records before {asked or 0}" in anomaly.message
+    evidence = Evidence(history=History(recorder.ops))
+    assert PartitionLog(asked_only=False).check(evidence).validity is Validity.VALID
+
+
+def test_a_deletion_whose_outcome_is_unknown_was_asked_for() -> None:
+    recorder = trimmed_log(kept_from=6, told=6, asked=None)
+    recorder.ops.insert(0, Op(index=0, time_ns=0, client=9, type=OpType.INVOKE, f="delete-records", key=KEY, value=6))
+    recorder.ops = [replace(op, index=index) for index, op in enumerate(recorder.ops)]
+    assert recorder.check().validity is Validity.VALID
+
+
+def test_where_a_log_starts_is_a_number() -> None:
+    recorder = trimmed_log(kept_from=6, told=6, asked=6)
+    recorder.both(5, "log-start", None, answer="six")
+    verdict = recorder.check()
+    assert verdict.validity is Validity.UNKNOWN
+    assert "the value of log-start is an offset, not 'six'" in verdict.reason

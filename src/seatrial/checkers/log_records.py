@@ -3,7 +3,8 @@
 Operations: f="append" (value v, all different; ok value [offset, v], offset null where the client was not told),
 "poll" (ok value: the [offset, v] pairs that the consumer was given), "final-read" (ok value: all pairs on the node;
 an `error` says that it is incomplete), "assign" (the consumer's position was set anew, for its key or, without one,
-for all).  Keys are "topic/partition".
+for all); "delete-records" (value: the offset up to which; ok value: where the log starts now) and "log-start" (ok
+value: where it starts).  Keys are "topic/partition".
 
 Rule: nothing is judged here; times are positions in the history, so a record leads back to its operations.
 Knows nothing of anomalies.
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 from seatrial.checkers.columns import NEVER, MalformedHistory
 from seatrial.history import Json, Op, OpType
 
-LOG_OPERATIONS: Final = frozenset({"append", "poll", "final-read", "assign"})
+LOG_OPERATIONS: Final = frozenset({"append", "poll", "final-read", "assign", "delete-records", "log-start"})
 
 Offset: TypeAlias = int
 Value: TypeAlias = int | str
@@ -58,6 +59,9 @@ class PartitionRecords:
     unread_nodes: dict[int, int] = field(
         default_factory=dict
     )  # node -> op of a final read that brought no whole answer
+    log_start: Offset = 0  # the furthest that anybody was told: what is before it may be gone
+    log_start_op: int | None = None  # who was told
+    asked_start: Offset = 0  # the furthest up to which anybody asked for records to be deleted
 
 
 def partitions(ops: Iterable[Op]) -> dict[str, PartitionRecords]:
@@ -98,6 +102,8 @@ class _Collector:
         records = self.found.setdefault(invoked.key, PartitionRecords(invoked.key))
         if invoked.f == "append":
             self._add_append(records, invoked, completed)
+        elif invoked.f in ("delete-records", "log-start"):
+            _add_start(records, invoked, completed)
         else:
             self._add_read(records, invoked, completed)
 
@@ -142,6 +148,19 @@ class _Collector:
         records.reads.append(
             Read(invoked.client, node, invoked.index, completed.index, pairs, final, complete, continues)
         )
+
+
+def _add_start(records: PartitionRecords, invoked: Op, completed: Op | None) -> None:
+    if invoked.f == "delete-records":
+        records.asked_start = max(records.asked_start, _offset(invoked))
+    if completed is not None and completed.type is OpType.OK and _offset(completed) > records.log_start:
+        records.log_start, records.log_start_op = _offset(completed), completed.index
+
+
+def _offset(op: Op) -> Offset:
+    if type(op.value) is not int:
+        raise MalformedHistory(f"op {op.index}: the value of {op.f} is an offset, not {op.value!r}")
+    return op.value
 
 
 def _acknowledged_offset(completed: Op) -> Offset | None:

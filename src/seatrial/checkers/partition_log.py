@@ -27,7 +27,13 @@ _SHOWN_MAX: Final = 5  # anomalies of one name in one partition; the rest are on
 
 @dataclass(frozen=True, slots=True)
 class PartitionLog:
-    """Kafka-log anomalies over all partitions of a history."""
+    """Kafka-log anomalies over all partitions of a history.
+
+    asked_only: records are deleted where clients ask for it, and nowhere else; not so with a retention time or size.
+    What was deleted is not asked after, and nothing else is forgiven.
+    """
+
+    asked_only: bool = True
 
     @property
     def name(self) -> str:
@@ -39,7 +45,7 @@ class PartitionLog:
             found = partitions(evidence.history)
         except MalformedHistory as error:
             return verdict(validity=Validity.UNKNOWN, reason=str(error))
-        judged = [_Partition(records, evidence.history) for records in found.values()]
+        judged = [_Partition(records, evidence.history, asked_only=self.asked_only) for records in found.values()]
         counts: Counter[str] = Counter()
         shown: list[Anomaly] = []
         for partition in judged:
@@ -75,14 +81,16 @@ class PartitionLog:
 class _Partition:
     """The rules, applied to one partition."""
 
-    def __init__(self, records: PartitionRecords, history: History) -> None:
+    def __init__(self, records: PartitionRecords, history: History, *, asked_only: bool) -> None:
         self.records, self.history = records, history
+        self.asked_only = asked_only
         self.key = records.key
         self.order = VersionOrder.of(records)
         self.read_values = {value for read in records.reads for _, value in read.pairs}
         self.acknowledged = sum(append.outcome is OpType.OK for append in records.appends.values())
 
     def anomalies(self) -> Iterator[Anomaly]:
+        yield from self._deleted_unasked()
         yield from self._lost_writes()
         yield from self._inconsistent_offsets()
         yield from self._duplicates()
@@ -96,11 +104,24 @@ class _Partition:
         time_ns = self.history[shown[-1]].time_ns if shown else None
         return Anomaly(name=name, message=message, ops=shown, key=self.key, node=node, time_ns=time_ns)
 
+    def _is_deleted(self, append: Append) -> bool:
+        return append.offset is not None and append.offset < self.records.log_start
+
+    def _deleted_unasked(self) -> Iterator[Anomaly]:
+        records = self.records
+        if self.asked_only and records.log_start > records.asked_start and records.log_start_op is not None:
+            yield self._anomaly(
+                "deleted-unasked",
+                f"the log of {self.key} was told to start at {records.log_start}, and nobody had asked for more than "
+                f"the records before {records.asked_start} to be deleted",
+                records.log_start_op,
+            )
+
     def _lost_writes(self) -> Iterator[Anomaly]:
         final = [(read, {value for _, value in read.pairs}) for read in self.records.reads if read.complete]
         bound, witness = self._furthest_read()
         for append in self.records.appends.values():
-            if append.outcome is not OpType.OK:
+            if append.outcome is not OpType.OK or self._is_deleted(append):
                 continue
             missing = [read for read, values in final if append.end < read.start and append.value not in values]
             if missing:
@@ -229,7 +250,7 @@ class _Partition:
             previous = None if before is None else before[0]
             for number, (offset, _) in enumerate(read.pairs):
                 delta = 1 if previous is None else self.order.delta(previous, offset)
-                if delta != 1:
+                if delta < 1 or (delta > 1 and self._skips_what_is_kept(previous, offset)):
                     within = "" if number == 0 else "int-"
                     ops = (read.end,) if number or before is None else (before[1].end, read.end)
                     yield self._misread(
@@ -238,6 +259,10 @@ class _Partition:
                 previous = offset
             if read.pairs and not read.final:
                 position[read.client] = (read.pairs[-1][0], read)
+
+    def _skips_what_is_kept(self, previous: int | None, offset: int) -> bool:
+        first = max(self.records.log_start, -1 if previous is None else previous + 1)
+        return any(first <= known < offset for known in self.order.rank)
 
     def _misread(self, name: str, read: Read, ops: tuple[int, ...], previous: int | None, offset: int) -> Anomaly:
         what = f"node {read.node}'s final read" if read.final else f"consumer {read.client}"
@@ -254,7 +279,9 @@ class _Partition:
     def unseen(self) -> Iterator[Anomaly]:
         """Acknowledged records that nobody came to read; not wrong, but not checked either."""
         missed = [
-            a for a in self.records.appends.values() if a.outcome is OpType.OK and a.value not in self.read_values
+            a
+            for a in self.records.appends.values()
+            if a.outcome is OpType.OK and a.value not in self.read_values and not self._is_deleted(a)
         ]
         if missed:
             yield self._anomaly(
