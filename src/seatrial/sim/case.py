@@ -99,6 +99,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     group_rate: float = 40.0  # operations a second of the group's clients, those that append for it included
     topics: int = 1
     partitions: int = 2
+    retention_bytes: int = -1  # of each partition of the topics; -1: all is kept (full)
+    retention_ms: int = -1  # likewise, by the records' own time (full)
+    deletions: float = 0.0  # requests a second to delete records (full)
+
+    @property
+    def deletes(self) -> bool:
+        """Records are deleted, by whatever way."""
+        return self.retention_bytes >= 0 or self.retention_ms >= 0 or self.deletions > 0
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

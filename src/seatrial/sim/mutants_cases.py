@@ -80,6 +80,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="as hand-overs, where members of a consumer group consume, commit, leave and join.",
         draw=full.group_hand_overs,
     ),
+    "deletions": Family(
+        meaning="as hand-overs with power cuts, where records are deleted as soon as there are more than a few.",
+        draw=full.deletions,
+    ),
     "single-change": Family(
         meaning="two leaders change one member each, as in the bug of single-server changes of 2015.",
         draw=core.single_change,

@@ -172,3 +172,21 @@ def group_hand_overs(seed: int, level: Level) -> Case:
     """As hand-overs, where all that clients do is what members of a consumer group do."""
     load = Load(clients=1, rate=4, keys=1, kafka_rate=0, partitions=1, members=2, group_rate=60)
     return msgspec.structs.replace(hand_overs(seed, level), load=load)
+
+
+def deletions(seed: int, level: Level) -> Case:
+    """As power cuts, half as often, in topics of which little is kept: by size, or as clients ask for it."""
+    rng = Rng(seed).child("deletions")
+    case = power_cuts(seed, level)
+    load = msgspec.structs.replace(case.load, rate=4, kafka_rate=150, payload_bytes=40)
+    if rng.chance(0.7):
+        load = msgspec.structs.replace(load, retention_bytes=rng.integer(300, 2_500))
+    else:
+        load = msgspec.structs.replace(load, deletions=3.0)
+    return msgspec.structs.replace(
+        case,
+        duration_us=2 * case.duration_us,
+        faults=tuple(msgspec.structs.replace(fault, at_us=2 * fault.at_us) for fault in case.faults),
+        raft=msgspec.structs.replace(case.raft, snapshot_entries=rng.integer(5, 20)),
+        load=load,
+    )

@@ -43,6 +43,7 @@ QUIET: Final = 0.02  # share of cases without any fault: the fast path deserves 
 # How likely it is that a seed has a kind at all; the rest have the last.
 OFTEN: Final = {"cut": 0.6, "crash": 0.7, "pause": 0.5, "membership": 0.4, "filter": 0.25}
 SELDOM: Final = 0.3
+DELETING: Final = 0.45  # share of the full level's cases in which records are deleted
 
 
 def draw_case(
@@ -84,6 +85,8 @@ def draw_case(
         raft=_raft(rng.child("raft"), level),
         load=_load(rng.child("load"), level),
     )
+    if level == "full":
+        case = msgspec.structs.replace(case, load=_with_deletions(rng.child("deletions"), case.load))
     case = _within_budget(case)
     return _with_honest_clocks(msgspec.structs.replace(case, faults=_faults(rng, case, enabled)))
 
@@ -218,6 +221,18 @@ def _load(rng: Rng, level: Level) -> Load:
         topics=rng.integer(1, 2),
         partitions=rng.integer(1, 3),
     )
+
+
+def _with_deletions(rng: Rng, load: Load) -> Load:
+    """In some cases records are deleted, in one way: by size, by age, or because a client asks for it."""
+    way = rng.random()
+    if way < DELETING / 3:
+        return msgspec.structs.replace(load, retention_bytes=round(log_uniform(rng, 500, 20_000)))
+    if way < DELETING * 2 / 3:
+        return msgspec.structs.replace(load, retention_ms=round(log_uniform(rng, 500, 10_000)))
+    if way < DELETING:
+        return msgspec.structs.replace(load, deletions=round(log_uniform(rng, 0.3, 3), 2))
+    return load
 
 
 def _within_budget(case: Case) -> Case:

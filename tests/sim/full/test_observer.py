@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from seatrial.machines.partition_log import PartitionLog, encode_append, encode_trim
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import (
+    COMMAND,
     AppendEntriesResponse,
     Configuration,
     Entry,
@@ -19,7 +21,7 @@ from seatrial.raft.messages import (
 )
 from seatrial.server.errors import StartError
 from seatrial.server.replica import ReplicaOptions
-from seatrial.sim.case import Case
+from seatrial.sim.case import Case, Load
 from seatrial.sim.full.observer import Observer
 from seatrial.sim.world import World
 
@@ -101,14 +103,19 @@ class FakeMultiRaft:
         self.sent.extend(messages)
 
 
+class FakeRetaining:
+    free_bytes = 0
+
+
 class FakeNode:
     def __init__(self, hard_state: Any = None) -> None:
         self.multiraft = FakeMultiRaft(hard_state or FakeHardState())
+        self.retaining = FakeRetaining()
 
 
 class Bench:
-    def __init__(self) -> None:
-        self.observer = Observer(World(1), Case(level="full", seed=1))
+    def __init__(self, case: Case | None = None) -> None:
+        self.observer = Observer(World(1), case or Case(level="full", seed=1))
 
     def life(self, node_id: int, hard_state: Any = None) -> tuple[Any, Any]:
         node = FakeNode(hard_state)
@@ -151,6 +158,26 @@ def test_a_gap_is_told_and_a_restored_snapshot_is_none(bench: Bench) -> None:
     assert bench.names() == []
     replica.machine.apply(entry(9))
     assert bench.names() == ["applied-in-order"]
+
+
+class Forgetful(PartitionLog):
+    """As if it had been restored without the start of its log."""
+
+    @property
+    def log_start_offset(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("restored", "broken"), [(PartitionLog(), []), (Forgetful(), ["log-start-went-back"])])
+def test_a_log_that_starts_earlier_than_for_another_replica_is_told(restored: PartitionLog, broken: list[str]) -> None:
+    bench = Bench(Case(level="full", seed=1, load=Load(deletions=1.0)))
+    commands = [encode_append(b"batch", record_count=9), encode_trim(4), encode_append(b"more", record_count=1)]
+    for node_id, machine in ((1, PartitionLog()), (2, restored)):
+        multiraft, _ = bench.life(node_id)
+        replica = multiraft.open(GROUP, "t/0", machine, [], ReplicaOptions())
+        for index, command in enumerate(commands, 1):
+            replica.machine.apply(Entry(Term(1), Index(index), COMMAND, command))
+    assert bench.names() == broken
 
 
 def test_two_leaders_of_one_term_are_told_and_one_in_each_is_fine(bench: Bench) -> None:

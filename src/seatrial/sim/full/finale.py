@@ -58,6 +58,8 @@ class Finale:
             return
         self._cut_all_power()
         if self._becomes(self._not_converged, "healed, and not recovered in time"):
+            if (too_little := self._keeps_too_little()) is not None:
+                self._cluster.observer.report("deleted-too-much", too_little)
             self._serve()
             self._cluster.sample()
 
@@ -188,6 +190,16 @@ class Finale:
                 for replica in server.node.multiraft.replicas.values():
                     groups.setdefault(replica.name, {})[server.node_id] = replica
         return groups
+
+    def _keeps_too_little(self) -> str | None:
+        """Of a partition with a retention size: what is deleted must leave that much."""
+        least = self._case.load.retention_bytes
+        for name, replicas in sorted(self._groups().items()):
+            for node_id, replica in sorted(replicas.items()):
+                machine: Any = replica.machine
+                if name in self._kafka.keys and machine.log_start_offset > 0 and machine.kept_bytes < least:
+                    return f"node {node_id} kept {machine.kept_bytes} bytes of {name}, and retention.bytes is {least}"
+        return None
 
     # ---- serving ---------------------------------------------------------------------------------------------------
 

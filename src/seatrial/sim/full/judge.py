@@ -26,12 +26,14 @@ ANOMALIES_SHOWN: int = 3
 OPERATIONS_SHOWN: int = 12
 
 
-def judge(history: History, samples: Sequence[StatusSample], *, duration_ns: int) -> list[Violation]:
-    """Every broken promise that the records show."""
+def judge(
+    history: History, samples: Sequence[StatusSample], *, duration_ns: int, retains: bool = False
+) -> list[Violation]:
+    """Every broken promise that the records show.  retains: the topics have a retention time or size."""
     evidence = Evidence(history=history, statuses=samples, duration_ns=duration_ns)
     checkers: tuple[Checker, ...] = (
         ScopedChecker(Linearizability(), "kv", PREFIX),
-        ScopedChecker(PartitionLog(), "log", "t"),
+        ScopedChecker(PartitionLog(asked_only=not retains), "log", "t"),
         ScopedChecker(GroupOffsets(), "groups", f"{GROUPS_TOPIC}/"),
         RaftInvariants(),
         ReplicaEquality(),

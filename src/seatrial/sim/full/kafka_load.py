@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from seatrial.env import Rng
@@ -61,6 +61,7 @@ class KafkaLoad:
         self._rng = rng
         self._replication = replication
         self._values = 0
+        self._ends = dict.fromkeys(self.keys, 0)  # behind the last record that was acknowledged
         self._producer: AIOKafkaProducer | None = None
         self._starting: asyncio.Lock = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -73,7 +74,7 @@ class KafkaLoad:
         if self._load.kafka_rate <= 0:
             return
         writers = [self._write(number) for number in range(WRITERS)]
-        await asyncio.gather(*writers, self._poll())
+        await asyncio.gather(*writers, self._poll(), *([self._delete()] if self._load.deletions > 0 else ()))
         self._replace_producer(self._producer)
 
     def new_client(self) -> int:
@@ -83,7 +84,11 @@ class KafkaLoad:
 
     async def _create_topics(self) -> bool:
         """As often as it takes; False if that was too late."""
-        wanted = [NewTopic(f"t{topic}", self._load.partitions, self._replication) for topic in range(self._load.topics)]
+        configs = _retention(self._load)
+        wanted = [
+            NewTopic(f"t{topic}", self._load.partitions, self._replication, topic_configs=configs)
+            for topic in range(self._load.topics)
+        ]
         while wanted and not self.stop.is_set():
             admin = AIOKafkaAdminClient(**settings(self._servers, "admin"))
             try:
@@ -149,6 +154,8 @@ class KafkaLoad:
             completions = {client: _completion(value, sent.get(client), told) for client, value in values.items()}
             for client, completion in completions.items():
                 self._record.complete(client, completion)
+                if completion.type is OpType.OK:
+                    self._ends[key] = max(self._ends[key], completion.value[0] + 1)
         unknown = {client for client, completion in completions.items() if completion.type is not OpType.OK}
         if unknown:
             self.last_error = f"append to {key}: {completions[min(unknown)].error}"
@@ -193,6 +200,39 @@ class KafkaLoad:
         task = asyncio.get_running_loop().create_task(closed())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+    # ---- deleting --------------------------------------------------------------------------------------------------
+
+    async def _delete(self) -> None:
+        """Ask now and then for some of a partition's records to be deleted."""
+        rng = self._rng.child("deletions")
+        client = self._record.new_client()
+        while not self.stop.is_set():
+            await asyncio.sleep(2 * rng.random() / self._load.deletions)
+            key = rng.choice(self.keys)
+            offset = rng.integer(0, self._ends[key])
+            if self.stop.is_set() or offset == 0:
+                continue
+            if not await self._delete_before(client, key, offset):
+                client = self._record.new_client()
+
+    async def _delete_before(self, client: int, key: str, offset: int) -> bool:
+        """Once; False where nobody knows what became of it."""
+        admin = AIOKafkaAdminClient(**settings(self._servers, "deleter"))
+        completion = Completion(type=OpType.INFO, error="cut off: the run ended")
+        self._record.invoke(client, Request(f="delete-records", key=key, value=offset))
+        try:
+            async with asyncio.timeout(TRY_S):
+                await admin.start()
+                answer = await admin.delete_records({_place(key): RecordsToDelete(offset)}, timeout_ms=REQUEST_MS)
+            completion = Completion(type=OpType.OK, value=answer[_place(key)])
+        except (KafkaError, TimeoutError, OSError, AttributeError) as error:
+            self.last_error = f"delete records of {key}: {error!r}"
+            completion = Completion(type=OpType.INFO, error=self.last_error)
+        finally:
+            self._record.complete(client, completion)
+            self._leave(admin.close())
+        return completion.type is OpType.OK
 
     # ---- polling ---------------------------------------------------------------------------------------------------
 
@@ -245,7 +285,7 @@ class KafkaLoad:
     async def read_whole(self, key: str, timeout_s: float) -> bool:
         """Everything that the partition's leader has, as a final read; whether it was complete."""
         place = _place(key)
-        client = self._record.new_client()
+        client, teller = self._record.new_client(), self._record.new_client()
         consumer = self._consumer("final")
         self._record.invoke(client, Request(f="final-read", key=key))
         completion = Completion(type=OpType.FAIL, error="incomplete")
@@ -259,6 +299,10 @@ class KafkaLoad:
                 while await consumer.position(place) < end:
                     answer = await consumer.getmany(place, timeout_ms=POLL_MS)
                     pairs += _pairs(answer.get(place, []))
+                # Asked last: what is read is all that was kept as long as the reading took.
+                start = (await consumer.beginning_offsets([place]))[place]
+            self._record.invoke(teller, Request(f="log-start", key=key))
+            self._record.complete(teller, Completion(type=OpType.OK, value=start))
             completion = Completion(type=OpType.OK, value=pairs)
         except (KafkaError, TimeoutError, OSError) as error:
             self.last_error = f"final read of {key}: {error!r}"
@@ -267,6 +311,12 @@ class KafkaLoad:
             self._record.complete(client, completion)
             self._leave(consumer.stop())
         return completion.type is OpType.OK
+
+
+def _retention(load: Load) -> dict[str, str]:
+    """The topics' settings."""
+    wanted = {"retention.bytes": load.retention_bytes, "retention.ms": load.retention_ms}
+    return {name: str(value) for name, value in wanted.items() if value >= 0}
 
 
 def _place(key: str) -> TopicPartition:

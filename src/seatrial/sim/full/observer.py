@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from seatrial.history import StatusSample
+from seatrial.machines.partition_log import PartitionLog
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.describe import describe_message
 from seatrial.raft.ids import GroupId, NodeId
@@ -70,12 +71,16 @@ class ObservedMachine:
 
 
 class Applied:
-    """What was applied at each index of one group, by whomever first; and the furthest index, for leaders' logs."""
+    """What was applied at each index of one group, by whomever first; and the furthest index, for leaders' logs.
 
-    __slots__ = ("entries", "last")
+    starts: where the log of a partition started then.
+    """
+
+    __slots__ = ("entries", "last", "starts")
 
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
+        self.starts: dict[int, int] = {}
         self.last: Entry | None = None
 
 
@@ -121,6 +126,8 @@ class Observer:
         multiraft, raft = node.multiraft, self._case.raft
         opened, role_changed = multiraft.open, multiraft.role_changed
         multiraft._raft = self._with_settings(multiraft._raft)
+        if self._case.load.deletes:
+            node.retaining.free_bytes = 1  # or no disk would ever be freed in so short a time
         multiraft._quiet.groups_min, multiraft._quiet.idle_beats = raft.quiet_groups, raft.quiet_beats
 
         def open_observed(
@@ -209,7 +216,28 @@ class Observer:
             nonlocal expected
             expected = None
 
-        return ObservedMachine(replica.machine, show, applied, skip)
+        machine = replica.machine
+        if not (self._case.load.deletes and isinstance(machine, PartitionLog)):
+            return ObservedMachine(machine, show, applied, skip)
+
+        def applied_and_started() -> object:
+            self._started(node_id, replica.name, known, machine)
+            return applied()
+
+        return ObservedMachine(machine, show, applied_and_started, skip)
+
+    def _started(self, node_id: int, group: str, known: Applied, machine: PartitionLog) -> None:
+        """Where a log starts goes back for nobody, whatever a replica was restored from."""
+        index, start = machine.applied_index, machine.log_start_offset
+        first = known.starts.setdefault(index, start)
+        if start < first:
+            self.report(
+                "log-start-went-back",
+                f"the log of {group} starts at {start} on node {node_id} after entry {index}, and started at {first} "
+                "there for another replica",
+                group=group,
+                index=index,
+            )
 
     def _show(self, node_id: int, group: str, known: Applied, entry: Entry) -> None:
         first = known.entries.setdefault(entry.index, entry)
