@@ -95,6 +95,15 @@ def test_a_commit_that_was_not_acknowledged_promises_nothing(kind: OpType) -> No
     assert story.drain(1).verdict().validity is Validity.VALID
 
 
+@pytest.mark.parametrize(("late", "seen", "is_broken"), [({"0": 2}, 2, True), ({"0": 9}, 4, True), ({}, 4, False)])
+def test_a_late_commit_of_a_member_that_had_left_counts_where_it_was_accepted(
+    late: dict[str, int], seen: int, is_broken: bool
+) -> None:
+    story = Story().did("offset-commit", {"0": 4}, client=2).did("late-commit", late, client=1)
+    story.did("offset-fetch", {"0": seen}).drain(seen)
+    assert names(story.verdict())[:1] == (["committed-offset-went-back"] if is_broken else [])
+
+
 def test_a_view_that_overlaps_a_commit_may_come_before_it() -> None:
     story = Story()
     story.begin("offset-fetch", client=1)

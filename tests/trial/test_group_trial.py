@@ -22,7 +22,7 @@ def test_a_group_loses_nothing_while_nodes_are_killed_and_cut_off_and_the_run_ca
     assert verdict["validity"] == "VALID", verdict["checkers"]
     assert verdict["faults"]["bit"]["kill"] > 0
     history = first.load_history()
-    for f in ("append", "consume", "offset-commit", "offset-fetch", "drain"):
+    for f in ("append", "consume", "offset-commit", "late-commit", "offset-fetch", "drain"):
         assert any(op.f == f and op.type is OpType.OK for op in history), f"no {f} was answered"
     run_simulated(trial, again, quiet=True)
     assert first.history.read_bytes() == again.history.read_bytes()

@@ -9,6 +9,7 @@ from seatrial.history import OpType
 from seatrial.workloads.base import Completion, Request
 from seatrial.workloads.etcd_txn import PREFIX, RANGE_END, TxnGenerator
 from seatrial.workloads.generators import RegisterGenerator
+from seatrial.workloads.kafka_groups import LATE_BY, GroupsGenerator
 from seatrial.workloads.kafka_log import POLLS_PER_ASSIGNMENT, LogGenerator
 
 
@@ -96,3 +97,14 @@ def test_the_compared_range_holds_exactly_the_keys_of_the_workload() -> None:
     keys = {generator.next(0).key or "" for _ in range(500)}
     assert all(PREFIX <= key < RANGE_END for key in keys)
     assert not PREFIX <= "kv-tyn.0000" < RANGE_END
+
+
+def test_each_member_that_joined_again_commits_late_what_it_had_held() -> None:
+    generator = GroupsGenerator(Rng(1), partitions=4, appenders=2, members=2)
+    for member in (2, 3):
+        turns = [generator.next(member).f for _ in range(2_000)]
+        late = [turn for turn, f in enumerate(turns) if f == "late-commit"]
+        joined = [turn for turn, f in enumerate(turns) if f == "rejoin"]
+        assert len(late) > 5
+        assert {turn - LATE_BY for turn in late} <= set(joined)
+        assert all("late-commit" in turns[turn : turn + 2 * LATE_BY + 1] for turn in joined[:-1])

@@ -1,8 +1,8 @@
 """Consumer groups: every acknowledged record reaches the group, and a committed offset never goes back.
 
 Needs: appends (ok [offset, value]), what members consumed (ok {partition: [[offset, value], …]}), their commits
-(ok {partition: next offset}), what was committed as others saw it (offset-fetch), and one drain at the end, from the
-committed offsets to the ends of the partitions.
+(ok {partition: next offset}; late-commit: of one that had left, with nothing where it was refused), what was committed
+as others saw it (offset-fetch), and one drain at the end, from the committed offsets to the ends of the partitions.
 Rule: members commit only what they were given and still hold, so a record behind the committed offset that nobody was
 given is lost to the group, by whoever's fault.  Records may be given twice: that is what a group promises.
 Knows nothing of clients.
@@ -97,10 +97,10 @@ def _offsets(history: History) -> tuple[dict[str, list[_Seen]], dict[str, list[_
     commits: dict[str, list[_Seen]] = {}
     views: dict[str, list[_Seen]] = {}
     for begun, over in _done(history):
-        if begun.f not in ("offset-commit", "offset-fetch", "drain"):
+        if begun.f not in ("offset-commit", "late-commit", "offset-fetch", "drain"):
             continue
         for partition, offset in (over.value["start"] if begun.f == "drain" else over.value).items():
-            into = commits if begun.f == "offset-commit" else views
+            into = commits if begun.f in ("offset-commit", "late-commit") else views
             into.setdefault(partition, []).append(_Seen(begun.time_ns, over.time_ns, offset, over.index))
     return commits, views
 

@@ -33,6 +33,16 @@ GROUP_MUTANTS: Final = (
         cases="group-hand-overs",
     ),
     Mutant(
+        name="commit-of-an-old-generation",
+        summary="A consumer that the group has gone on without may still commit offsets.",
+        source="Kafka's ILLEGAL_GENERATION: whoever has the partitions now may be further, and would be set back",
+        module=_COORDINATOR,
+        before="            error = group.refuse_commit(identity, generation, self._now_ms())\n",
+        after="            error = ErrorCode.NONE\n",
+        level="full",
+        cases="group-hand-overs",
+    ),
+    Mutant(
         name="coordinator-reads-its-own-state",
         summary="A coordinator answers what is committed without asking whether it still leads.",
         source="dissertation §6.4, and our own rule: offsets are read by linearizable reads",

@@ -1,7 +1,8 @@
 """Clients of consumer groups on aiokafka: members that consume and commit, one that asks what is committed, one that
 reads at last what nobody has read.
 
-    member      consumes what the group gives it, commits only what it was given and still holds, leaves and joins again
+    member      consumes what the group gives it, commits only what it was given and still holds, leaves and joins
+                again; and a commit that was overtaken by its leaving arrives late, when others hold the partitions
     observer    asks for the group's offsets, and belongs to no group
     drain       reads every partition from the committed offset to its end: what the group has not read yet
 
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from seatrial.history import Json, OpType
 from seatrial.workloads.base import Completion, Request
@@ -40,6 +42,7 @@ HEARTBEAT_MS: Final = 300
 REBALANCE_MS: Final = 5000
 JOIN_S: Final = 10.0  # a rebalance may wait for the session of a member that is gone
 RECORDS_MAX: Final = 100
+NO_RETENTION_TIME: Final = OffsetCommitRequest.DEFAULT_RETENTION_TIME
 
 
 def group_settings(servers: str, name: str, group: str) -> dict[str, Any]:
@@ -69,17 +72,33 @@ class _Held(ConsumerRebalanceListener):  # type: ignore[misc]
         """It begins where the group had committed."""
 
 
+class _Left(NamedTuple):
+    """What a member was when it left: what it had not committed, and by what name and generation it would have."""
+
+    generation: int
+    member_id: str
+    offsets: dict[TopicPartition, int]
+
+
 class GroupMemberClient:
-    """`consume` (ok: {partition: [[offset, value], …]}), `offset-commit` (ok: {partition: next offset}), `rejoin`."""
+    """`consume` (ok: {partition: [[offset, value], …]}), `offset-commit` (ok: {partition: next offset}), `rejoin`,
+    `late-commit` of what it held when it left (ok: as offset-commit, with nothing where that was refused)."""
 
     def __init__(self, servers: str, name: str, *, group: str, topic: str) -> None:
         self._settings = group_settings(servers, name, group)
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
         self._held = _Held()
+        self._left: _Left | None = None
+        self._client_settings = shared_settings(servers, f"{name}-late") | {"retry_backoff_ms": BACKOFF_MS}
 
     async def perform(self, request: Request) -> Completion:
+        if request.f == "late-commit":
+            return await self._commit_late()
         if request.f == "rejoin":
+            if self._consumer is not None:
+                as_known = self._consumer._coordinator
+                self._left = _Left(as_known.generation, as_known.member_id, dict(self._held.offsets))
             await self.reconnect()
         try:
             consumer = await self._joined()
@@ -128,6 +147,28 @@ class GroupMemberClient:
             if self._held.offsets.get(place) == offset:
                 del self._held.offsets[place]
         return Completion(type=OpType.OK, value=value)
+
+    async def _commit_late(self) -> Completion:
+        left, self._left = self._left, None
+        if left is None or not left.offsets or left.generation < 0:
+            return Completion(type=OpType.OK, value={})
+        told_of = {str(place.partition): offset for place, offset in sorted(left.offsets.items())}
+        offsets = [(self._topic, [(place.partition, offset, "") for place, offset in sorted(left.offsets.items())])]
+        request = OffsetCommitRequest(
+            self._settings["group_id"], left.generation, left.member_id, NO_RETENTION_TIME, offsets
+        )
+        client = AIOKafkaClient(**self._client_settings)
+        try:
+            async with asyncio.timeout(OPERATION_MS / 1000):
+                await client.bootstrap()
+                coordinator = await client.coordinator_lookup(CoordinationType.GROUP, self._settings["group_id"])
+                response = await client.send(coordinator, request)
+        except TROUBLE as error:
+            return Completion(type=OpType.INFO, value=told_of, error=told(error))
+        finally:
+            await in_time(client.close())
+        refused = {code for _, partitions in response.topics for _, code in partitions} - {0}
+        return Completion(type=OpType.OK, value={} if refused else told_of)
 
     async def reconnect(self) -> None:
         """Leave the group; whatever was held is given to somebody else."""

@@ -1,6 +1,7 @@
 """The workload `groups`: append unique integers to a topic that a consumer group reads, commits, and shares anew.
 
-Operations, beside append: consume, offset-commit, rejoin (of members), offset-fetch (of one that only looks), drain.
+Operations, beside append: consume, offset-commit, rejoin, late-commit (of members), offset-fetch (of one that only
+looks), drain.
 Members commit what they were given, so what is behind the committed offsets must have been given to some member, and a
 committed offset never goes back.
 Knows nothing of how that is judged.
@@ -26,6 +27,7 @@ GROUP: Final = "trial"
 ALL: Final = f"{TOPIC}/all"  # the key of operations on all partitions
 COMMIT_EVERY: Final = 3  # operations of a member
 REJOIN_ONE_IN: Final = 60
+LATE_BY: Final = 7  # operations of a member after it joined again, until what it had left uncommitted is asked for
 
 
 class GroupsGenerator:
@@ -38,6 +40,7 @@ class GroupsGenerator:
         self._members = members
         self._values = 0
         self._turns: dict[int, int] = {}
+        self._late: dict[int, int] = {}  # member -> the turn at which a commit arrives late
 
     def next(self, client: int) -> Request:
         if client < self._appenders:
@@ -47,9 +50,12 @@ class GroupsGenerator:
         if client >= self._appenders + self._members:
             return Request(f="offset-fetch", key=ALL)
         turn = self._turns[client] = self._turns.get(client, 0) + 1
+        if turn == self._late.get(client):
+            return Request(f="late-commit", key=ALL)
         if turn % COMMIT_EVERY == 0:
             return Request(f="offset-commit", key=ALL)
         if self._rng.integer(1, REJOIN_ONE_IN) == 1:
+            self._late[client] = turn + LATE_BY
             return Request(f="rejoin", key=ALL)
         return Request(f="consume", key=ALL)
 
