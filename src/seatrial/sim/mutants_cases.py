@@ -81,7 +81,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         draw=full.group_hand_overs,
     ),
     "deletions": Family(
-        meaning="as hand-overs with power cuts, where records are deleted as soon as there are more than a few.",
+        meaning="as power cuts, half as often, where records are deleted as soon as there are more than a few.",
         draw=full.deletions,
     ),
     "single-change": Family(

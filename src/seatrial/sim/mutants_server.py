@@ -108,6 +108,26 @@ KAFKA_MUTANTS: Final = (
         level="full",
         cases="hand-overs",
     ),
+    Mutant(
+        name="retention-deletes-all",
+        summary="Where a partition holds too much, all its records are deleted, and not only what is too much.",
+        source="Kafka's retention.bytes is how much stays; a limit that was taken for a trigger",
+        module=_PARTITION_LOG,
+        before="        kept = points.at(drop)\n",
+        after="        kept = None if drop else points.at(0)\n",
+        level="full",
+        cases="deletions",
+    ),
+    Mutant(
+        name="log-start-not-restored",
+        summary="A replica that starts from a snapshot forgets where its log begins.",
+        source="Kafka keeps log start offsets in a checkpoint of their own: a log's segments alone do not tell",
+        module=_PARTITION_LOG,
+        before="self._next_offset, self._log_start_offset, self._known_to = next_offset, start, known_to",
+        after="self._next_offset, self._log_start_offset, self._known_to = next_offset, 0, known_to",
+        level="full",
+        cases="deletions",
+    ),
 )
 
 SERVER_MUTANTS: Final = (
