@@ -50,6 +50,11 @@ def _less_to_do(case: Case) -> Iterator[Load]:
     for name in ("clients", "keys") if case.level == "core" else ("clients", "keys", "topics", "partitions"):
         if getattr(load, name) > 1:
             yield replace(load, **{name: 1})
+    if load.deletes:
+        kept = Load()
+        yield replace(
+            load, retention_bytes=kept.retention_bytes, retention_ms=kept.retention_ms, deletions=kept.deletions
+        )
     if load.reads:
         yield replace(load, reads=0.0)
     if load.kafka_rate and case.level == "full":
