@@ -44,6 +44,9 @@ class Socket(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("memory", 1) if name == "peername" else default
 
+    def get_write_buffer_size(self) -> int:
+        return 0  # it takes all at once
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
     def writelines(self, list_of_data: Any) -> None:

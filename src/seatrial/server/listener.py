@@ -84,6 +84,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         self._slots: deque[Slot] = deque()
         self._in_flight_bytes = 0
         self._held_bytes = 0  # of answers that wait for their turn
+        self._unsent_bytes = 0  # of answers that the client had not taken when the last one was sent
         self._tasks: set[asyncio.Future[Response]] = set()
         self._reading = True
         self._writable = True
@@ -125,6 +126,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._unsent_bytes = 0  # or less than is worth counting
         self._flush()
         self._take()
 
@@ -188,7 +190,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
             self._writable
             and len(self._slots) < limits.in_flight_requests
             and self._in_flight_bytes < limits.in_flight_bytes
-            and self._held_bytes < limits.unsent_bytes
+            and self._held_bytes + self._unsent_bytes <= limits.unsent_bytes
         )
 
     def _parse(self, buffer: memoryview) -> bool:
@@ -297,6 +299,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
         if out:
             self._moved = True
             self._transport.writelines(out)
+            self._unsent_bytes = self._transport.get_write_buffer_size()
 
     def _adjust_reading(self) -> None:
         if self._transport is None or self._closing or self._transport.is_closing():
