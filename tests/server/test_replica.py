@@ -10,10 +10,11 @@ import pytest
 from group_cluster import GROUP, eventually
 
 from seatrial.machines.commands import request_id_of
-from seatrial.machines.kv import KeyValueMachine
+from seatrial.machines.kv import KeyValueMachine, once_id_of
+from seatrial.machines.sessions import Session
 from seatrial.raft.errors import NotLeader
-from seatrial.raft.ids import Index, NodeId, Term
-from seatrial.raft.messages import Message, RequestVote
+from seatrial.raft.ids import GroupId, Index, NodeId, Term
+from seatrial.raft.messages import ForwardProposal, Message, RequestVote
 from seatrial.server.errors import NoLeader, OutcomeUnknown, ProposalLost
 from seatrial.server.replica import ReplicaOptions
 from seatrial.storage.errors import DamagedLog
@@ -52,6 +53,38 @@ def test_a_command_submitted_on_a_follower_ends_there_in_its_result(run_cluster:
         result = await asyncio.wait_for(cluster.follower().submit(*cluster.put(b"k", b"v")), 5)
         assert result.applied
         assert cluster.follower().proposals.forwarded == 0
+
+    run_cluster(scenario)
+
+
+def test_a_write_that_was_passed_on_is_not_carried_out_again_when_its_message_comes_again(run_cluster: Run) -> None:
+    """A copy that came after a later write took that write back, and linearizable reads were stale."""
+
+    async def scenario(cluster: Any) -> None:
+        leader = await cluster.leader()
+        for replica in cluster.replicas.values():
+            replica.proposals.once_id = once_id_of
+        passed_on: list[ForwardProposal] = []
+        deliver = cluster.wires.deliver
+
+        def kept(group: GroupId, message: Message) -> None:
+            if isinstance(message, ForwardProposal):
+                passed_on.append(message)
+            deliver(group, message)
+
+        cluster.wires.deliver = kept
+        await asyncio.wait_for(cluster.follower().submit(*cluster.put(b"k", b"first")), 5)
+        await cluster.write(b"k", b"second")
+        (first,) = passed_on
+        deliver(leader.group, first)
+        await cluster.write(b"other", b"v")
+        assert leader.machine.get(b"k")[0] == b"second"
+        session = Session(b"client", 1)
+        again = cluster.put(b"k", b"third", session=session)
+        for _ in range(2):  # under a session the sender may send it again, and waits for the second to be applied
+            await asyncio.wait_for(cluster.follower().submit(*again), 5)
+        await cluster.converged()
+        assert leader.machine.get(b"k")[0] == b"third"
 
     run_cluster(scenario)
 

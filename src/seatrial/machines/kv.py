@@ -11,7 +11,7 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from seatrial.machines.commands import HEAD, MalformedCommand, pack_head, unpack_kind
+from seatrial.machines.commands import HEAD, MalformedCommand, pack_head, request_id_of, unpack_kind
 from seatrial.machines.digest import AppliedDigest, Fingerprinted
 from seatrial.machines.sessions import Session, SessionTable
 from seatrial.raft.messages import COMMAND, Entry
@@ -93,6 +93,17 @@ def _encode(command: _Command, request_id: bytes) -> bytes:
         raise ValueError("a session needs a client id that is not empty")
     body = _BODY.pack(command.expected_version, sequence, len(client_id), len(command.key))
     return b"".join((pack_head(command.kind, request_id), body, client_id, command.key, command.value))
+
+
+def once_id_of(command: bytes) -> bytes | None:
+    """The request id of a command without a session, which nobody sends a second time; None for any other.
+
+    Raises MalformedCommand where it is too short to have one.
+    """
+    if len(command) < HEAD.size + _BODY.size:
+        raise MalformedCommand(f"{len(command)} bytes are not a key-value command")
+    _, _, client_length, _ = _BODY.unpack_from(command, HEAD.size)
+    return None if client_length else request_id_of(command)
 
 
 def _decode(data: bytes) -> _Command:

@@ -17,7 +17,7 @@ from seatrial.env import Clock, Rng
 from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.raft.messages import Configuration, HeartbeatResponse, Message, PreVote, RequestVote
+from seatrial.raft.messages import Configuration, ForwardProposal, HeartbeatResponse, Message, PreVote, RequestVote
 from seatrial.raft.node import RaftNode
 from seatrial.server.campaigns import Campaigns
 from seatrial.server.quiet import HOST_GROUP, QuietGroups
@@ -189,6 +189,8 @@ class MultiRaft:
             now_us = self.now_us()
             if type(message) is PreVote or type(message) is RequestVote:
                 self._quiet.remind(replica, now_us)
+            if type(message) is ForwardProposal and replica.proposals.was_taken(message.data):
+                return
             replica.node.step(message, now_us)
         except Exception as error:  # the process ends with it
             self.failed(error)

@@ -2,7 +2,8 @@
 
 Rule: a proposal ends in the machine's result only when this very entry (index and term), or the command of this very
 request id, was applied here; it is surely lost only when an entry of a later term was applied in or before its place;
-everything else ends as unknown.
+everything else ends as unknown.  What another node passed on, and sends once, is taken once, however often its message
+comes: a write that is carried out again after a later one would take that one back.
 Knows nothing of how entries are replicated.
 """
 
@@ -11,12 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from seatrial.marks import reached
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import COMMAND, Entry
 from seatrial.server.errors import OutcomeUnknown, ProposalLost
+
+TAKEN_MAX: Final = 4096  # of the commands that others passed on, so many are known again
 
 
 class Waiter:
@@ -34,15 +37,18 @@ class OpenProposals:
     """Those appended here, in the order of their indexes, and those passed on to a leader, by request id.
 
     `request_id`: the id by which a command that was passed on is known again, from its bytes.
+    once_id: the same of a command that its sender sends but once; None: there are none, or this is not one.
     """
 
-    __slots__ = ("_name", "_request_id", "_requests", "waiters")
+    __slots__ = ("_name", "_request_id", "_requests", "_taken", "once_id", "waiters")
 
     def __init__(self, name: str, request_id: Callable[[bytes], bytes | None] | None) -> None:
         self.waiters: deque[Waiter] = deque()
         self._name = name
         self._request_id = request_id
         self._requests: dict[bytes, asyncio.Future[Any]] = {}
+        self.once_id: Callable[[bytes], bytes | None] | None = None
+        self._taken: dict[bytes, None] = {}  # oldest first
 
     def __bool__(self) -> bool:
         return bool(self.waiters) or bool(self._requests)
@@ -64,6 +70,21 @@ class OpenProposals:
     def _forget(self, request_id: bytes, ended: asyncio.Future[Any]) -> None:
         if self._requests.get(request_id) is ended:  # it may have been sent again under the same id
             del self._requests[request_id]
+
+    def was_taken(self, data: bytes) -> bool:
+        """Whether this command, which another node passed on and sends once, came before; from now on it has.
+
+        A copy can only come to where the first went; what is forgotten in a restart came over a connection of before.
+        """
+        name = None if self.once_id is None else self.once_id(data)
+        if name is None:
+            return False
+        if name in self._taken:
+            return True
+        self._taken[name] = None
+        if len(self._taken) > TAKEN_MAX:
+            del self._taken[next(iter(self._taken))]
+        return False
 
     def applied(self, entry: Entry, result: Any) -> None:
         """`entry` was applied here with this result."""
