@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -220,6 +221,30 @@ def test_a_bug_in_serving_a_request_ends_its_connection_and_no_other() -> None:
         ]
         asking.write(request(0, b"y"))
         assert (await answer(bystander))[2:] == b"y"
+
+    run(scenario)
+
+
+def test_a_request_that_ends_in_closing_after_its_client_left_is_no_error_that_nobody_caught() -> None:
+    """A client that gave up while its metadata were waited for left an exception behind that ended a simulated run."""
+
+    async def scenario(bench: Bench) -> None:
+        uncaught: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
+        _, writer = await bench.connect()
+        writer.write(request(1, b"x") + request(1, b"y"))
+        await bench.until(lambda: len(bench.dispatcher.held) == 2)
+        writer.close()
+        await bench.until(lambda: not bench.listener.connections)
+        bench.dispatcher.held[0][0].set_exception(CloseConnection("ask again"))
+        bench.dispatcher.held[1][0].set_exception(KeyError("a bug"))
+        bench.dispatcher.held.clear()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert uncaught == []
+        assert [line["error"] for line in bench.lines if line["event"] == "kafka_request_failed"] == [
+            "KeyError('a bug')"
+        ]
 
     run(scenario)
 

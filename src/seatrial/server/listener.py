@@ -258,14 +258,16 @@ class KafkaConnection(asyncio.BufferedProtocol):
 
     def _answered(self, slot: Slot, future: asyncio.Future[Response]) -> None:
         self._tasks.discard(future)
-        if future.cancelled() or self._closing:
+        if future.cancelled():
             return
-        error = future.exception()
-        if isinstance(error, CloseConnection):
-            self._refuse(str(error))
+        error = future.exception()  # also where the client has left: what nobody asks for counts as caught by nobody
+        if error is not None and not isinstance(error, CloseConnection):
+            self._failed(error)
+            return
+        if self._closing:
             return
         if error is not None:
-            self._failed(error)
+            self._refuse(str(error))
             return
         self._done(slot, future.result())
         if not self._flushing:
