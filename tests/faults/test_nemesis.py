@@ -145,6 +145,22 @@ def test_killing_all_is_only_done_by_name_and_leaves_no_majority() -> None:
     with_cluster(scenario, links=False)
 
 
+def test_killing_all_waits_for_nodes_that_another_fault_is_starting_again() -> None:
+    """It killed one that a terminated node was becoming, whose fault then had no evidence: a trial was UNKNOWN."""
+
+    async def scenario(cluster: Cluster) -> None:
+        plan = [
+            planned("terminate", duration_ms=200),
+            planned("kill-all", at_ms=205, target=Target.ALL, over_budget=True),
+        ]
+        events = await run(cluster, *plan)
+        told = [(event.type, event.fault) for event in events]
+        assert told == [("inject", "terminate"), ("heal", "terminate"), ("inject", "kill-all"), ("heal", "kill-all")]
+        assert all(event.bit for event in events if event.type == "heal")
+
+    with_cluster(scenario, links=False)
+
+
 def test_overlapping_faults_wait_for_room_in_the_budget() -> None:
     async def scenario(cluster: Cluster) -> None:
         plan = [

@@ -90,6 +90,7 @@ class _Nemesis:
         self._out: dict[int, tuple[int, ...]] = {}  # fault number -> nodes that it takes out, healing included
         self._aiming = asyncio.Lock()  # two faults must not share the same room; it is given in order of arrival
         self._healed_ns = 0
+        self._planned_end_ns: dict[int, int] = {}  # of the faults by number
 
     async def carry_out(self, number: int, planned: PlannedFault, fault: Fault) -> None:
         """Wait for its time, aim, inject, wait, heal; one `skip` event, or an `inject` and a `heal`."""
@@ -150,6 +151,8 @@ class _Nemesis:
     async def _aim(self, number: int, planned: PlannedFault, fault: Fault, rng: Rng) -> tuple[int, ...]:
         """Choose targets within the budget, waiting a while for room.  Raises NothingToHit with the reason."""
         if not fault.takes_out or planned.over_budget:
+            if fault.takes_out:
+                await self._others_healed()
             targets = await aim(fault.target, self._cluster, rng)
         else:
             room = await self._room()
@@ -162,7 +165,16 @@ class _Nemesis:
                 )
         if fault.takes_out:
             self._out[number] = targets
+            self._planned_end_ns[number] = (planned.at_us + planned.duration_us) * 1000
         return targets
+
+    async def _others_healed(self) -> None:
+        """Wait a while for those that should be over: a node that comes back would be hit in that.  Raises _Stopped."""
+        deadline_ns = self._now_ns() + int(self._patience_s * 1e9)
+        while any(self._planned_end_ns[other] <= self._now_ns() < deadline_ns for other in self._out):
+            if self._stop.is_set():
+                raise _Stopped
+            await asyncio.sleep(POLL_S)
 
     async def _room(self) -> int:
         """How many more nodes may go out, once it is at least one and has been calm.  Raises NothingToHit, _Stopped."""
