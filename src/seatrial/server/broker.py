@@ -33,7 +33,7 @@ from seatrial.machines.metadata import (
 )
 from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader, ProposalDropped
-from seatrial.raft.ids import GroupId, NodeId
+from seatrial.raft.ids import GroupId, Index, NodeId
 from seatrial.raft.roles import Role
 from seatrial.server.config import ServerConfig
 from seatrial.server.directory import Directory
@@ -57,6 +57,7 @@ KEY_VALUE_GROUP: Final = GroupId(1)
 REGISTER_ATTEMPT_S: Final = 1.0
 RETRY_S: Final = 0.02  # what a leader is too full for, or about to hand over, is offered again after this
 ALIVE_SILENCE_US: Final = 2_000_000
+ALIVE_US: Final = 10_000  # how long what was found of that is told
 ROLE_CHANGES_MAX: Final = 1_000
 
 
@@ -114,6 +115,9 @@ class Broker:
         self.groups = Groups(self, self.hosting, settings, multiraft.loop, wall_ms=clock.wall_ms)
         self._tasks: set[asyncio.Task[None]] = set()
         self.role_changes_seen = 0
+        self._alive: Sequence[int] = ()  # what `alive_nodes` tells until then, with so much of the metadata applied
+        self._alive_until_us = 0
+        self._alive_with = Index(0)
         self._told: dict[GroupId, tuple[str, int, int | None]] = {}
 
     def start(self) -> None:
@@ -165,8 +169,17 @@ class Broker:
         return self._clock.now_us()
 
     def alive_nodes(self) -> Sequence[int]:
-        """This node, and the registered ones that were heard a moment ago."""
-        now_us, peers = self._clock.now_us(), self.multiraft.transport.peers()
+        """This node, and the registered ones that were heard a moment ago.
+
+        Asked for each of thousands of partitions by one request, so it is looked at again only after a while.
+        """
+        now_us, known = self._clock.now_us(), self.metadata_replica.last_applied
+        if now_us >= self._alive_until_us or known != self._alive_with:
+            self._alive, self._alive_with, self._alive_until_us = self._heard_lately(now_us), known, now_us + ALIVE_US
+        return self._alive
+
+    def _heard_lately(self, now_us: int) -> Sequence[int]:
+        peers = self.multiraft.transport.peers()
         alive = [self.config.node_id] if self.config.node_id in self.metadata.nodes else []
         for node_id in self.metadata.nodes:
             status = peers.get(node_id)
