@@ -55,7 +55,7 @@ nightly: $(STAMP) ## the simulator's long search, which must also reach every ra
 bench: $(STAMP)  ## all benchmarks, one after the other
 	for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
-bench-kafka: $(STAMP) ## our server and Apache Kafka side by side (needs java, and mvn the first time; about an hour)
+bench-kafka: $(STAMP) ## our server and Apache Kafka side by side (needs java, and mvn the first time; over an hour)
 	$(BIN)/python benchmarks/kafka/run.py
 
 compiled: $(STAMP) ## build the hot path with mypyc into .venv-compiled, and run every test there
