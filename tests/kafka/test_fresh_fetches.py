@@ -8,6 +8,7 @@ import pytest
 from fake_broker import FakeBroker, FakePartition, Wire
 from test_fetch import LONG_MS, append, append_as_follower, broker_with_topic, fetch, offsets_in
 
+from seatrial import marks
 from seatrial.kafka.errors import ErrorCode
 from seatrial.kafka.read_demands import BadDemand, demanded_age_us
 
@@ -121,8 +122,10 @@ def test_a_leader_that_nobody_vouches_for_does_not_say_that_there_is_no_more() -
         broker = broker_with_topic()
         broker.replicas["t", 0].vouched_us = -1
         wire = wire_of(broker, "?read=linearizable", leader_patience_ms=20)
+        marks.taken()
         (answer,) = await fetch(wire, (0, 0), wait_ms=1)
         assert answer.error_code == ErrorCode.OFFSET_NOT_AVAILABLE
+        assert marks.taken() == {"a leader that nobody vouched for answered no fetch": 1}
 
     asyncio.run(scenario())
 

@@ -12,9 +12,10 @@ import pytest
 from node_cluster import NodeCluster
 from server_processes import leased_network
 
+from seatrial import marks
 from seatrial.env import RealClock
 from seatrial.kafka.backend import BackendError
-from seatrial.machines.metadata import CreateTopic, encode_command
+from seatrial.machines.metadata import CreateTopic, ElectPreferred, encode_command
 from seatrial.machines.partition_log import encode_append
 from seatrial.raft.ids import NodeId
 from seatrial.server.members_command import Failed, MembersOptions, carry_out, members_command, plan_of, told
@@ -419,5 +420,27 @@ def test_nodes_without_a_common_group_leader_between_them_know_that_the_other_is
         for node in cluster.nodes.values():
             assert list(node.broker.alive_nodes()) == [1, 2, 3]
             assert node.broker.leadership("t", 0).leader_id == 2
+
+    run(scenario)
+
+
+def test_a_leader_hands_over_to_the_preferred_replica_when_a_client_asks_for_it(run: Callable[..., None]) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        await topic(cluster, "t", (1, 2, 3))
+
+        def led_by(node_id: int) -> Callable[[], bool]:
+            return lambda: cluster.leader("t/0") == node_id
+
+        leader = cluster.leader("t/0")
+        if leader == 1:
+            cluster.nodes[1].replica_named("t/0").transfer_leadership(NodeId(2))  # type: ignore[union-attr]
+            await cluster.until(led_by(2), cluster.readiness)
+        marks.taken()
+        broker = cluster.nodes[1].broker
+        command = ElectPreferred(((broker.metadata.topics["t"].topic_id, 0),))
+        await broker.propose_metadata(encode_command(command, request_id=broker.new_request_id()), 10)
+        await cluster.until(led_by(1), cluster.readiness)
+        mark = "a leader handed over to the preferred replica because a client had asked for it"
+        assert marks.taken().get(mark) == 1
 
     run(scenario)

@@ -137,6 +137,14 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
         _GROUPS,
         f"{_COORDINATOR}a_coordinator_begins_when_its_lead_is_established_and_ends_with_its_term",
     ),
+    "a leader that nobody vouched for answered no fetch": (
+        "no client of the swarm demands linearizable reads; a node without a majority for so long is asked by few",
+        "tests/kafka/test_fresh_fetches.py::test_a_leader_that_nobody_vouches_for_does_not_say_that_there_is_no_more",
+    ),
+    "a leader handed over to the preferred replica because a client had asked for it": (
+        "no client of the swarm asks for elections",
+        "tests/server/test_members.py::test_a_leader_hands_over_to_the_preferred_replica_when_a_client_asks_for_it",
+    ),
     "a read index was answered after it had been given up": (
         "a leader that answers no read index is replaced before two seconds have passed",
         f"{_RARE}an_answer_to_a_read_that_was_given_up_ends_no_other_read",
