@@ -61,6 +61,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="one node after the other hears nothing of the others, who hear it, and may be killed.",
         draw=full.deaf_leaders,
     ),
+    "replays": Family(
+        meaning="what nodes say to each other arrives again, now and then and much later.", draw=full.replays
+    ),
     "kills": Family(
         meaning="processes are killed while answers are under way on a slow network, so that clients repeat.",
         draw=full.kills,

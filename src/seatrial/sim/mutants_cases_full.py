@@ -44,6 +44,29 @@ def power_cuts(seed: int, level: Level) -> Case:
     )
 
 
+def replays(seed: int, level: Level) -> Case:
+    """Messages of every kind arrive again, among them the writes that followers pass on to the leader."""
+    rng = Rng(seed).child("replays")
+    links = tuple(link for node in (1, 2, 3) for link in into(node, 3))
+    fault = Fault(
+        at_us=500_000,
+        kind="filter",
+        mode="replay-messages",
+        links=links,
+        value=rng.choice((0.1, 0.3)),
+        duration_us=3_000_000,
+    )
+    return Case(
+        level=level,
+        seed=seed,
+        nodes=3,
+        duration_us=4_000_000,
+        network=Network(delay_us=(200, 800), tail=0.0),
+        load=Load(clients=4, rate=60, reads=0.4, keys=1, kafka_rate=10, partitions=1),
+        faults=(fault,),
+    )
+
+
 def kills(seed: int, level: Level) -> Case:
     """One process after the other is killed while answers are under way on a slow network, so that clients repeat."""
     rng = Rng(seed).child("kills")
