@@ -111,14 +111,25 @@ def test_settings_are_changed_and_read_back_by_either_client(confluent: AdminCli
     ]
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=changes)
     confluent.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
-    found = confluent.describe_configs([resource])[resource].result(PATIENCE_S)
-    assert (found["max.message.bytes"].value, found["retention.ms"].value) == ("5000", "-1")
+
+    def settings() -> Any:
+        return confluent.describe_configs([resource])[resource].result(PATIENCE_S)
+
+    # Any node may be asked, also one that has not heard of the change yet.
+    def values() -> tuple[str, str]:
+        found = settings()
+        return found["max.message.bytes"].value, found["retention.ms"].value
+
+    until(lambda: values() == ("5000", "-1"), values, PATIENCE_S)
+    found = settings()
     assert found["max.message.bytes"].source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-    told = python.describe_configs([PythonResource("TOPIC", name)])
-    assert told["topic"][name]["max.message.bytes"]["value"] == "5000"
+
+    def told() -> Any:
+        return python.describe_configs([PythonResource("TOPIC", name)])["topic"][name]["max.message.bytes"]["value"]
+
+    until(lambda: told() == "5000", told, PATIENCE_S)
     python.alter_configs([PythonResource("TOPIC", name, {"retention.ms": "7"})])
-    again = confluent.describe_configs([resource])[resource].result(PATIENCE_S)
-    assert again["retention.ms"].value == "7"
+    until(lambda: values()[1] == "7", values, PATIENCE_S)
 
 
 def test_records_are_deleted_by_either_client(cluster: Servers, confluent: AdminClient, python: Any) -> None:
