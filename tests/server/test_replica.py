@@ -62,8 +62,6 @@ def test_a_write_that_was_passed_on_is_not_carried_out_again_when_its_message_co
 
     async def scenario(cluster: Any) -> None:
         leader = await cluster.leader()
-        for replica in cluster.replicas.values():
-            replica.proposals.once_id = once_id_of
         passed_on: list[ForwardProposal] = []
         deliver = cluster.wires.deliver
 
@@ -86,7 +84,7 @@ def test_a_write_that_was_passed_on_is_not_carried_out_again_when_its_message_co
         await cluster.converged()
         assert leader.machine.get(b"k")[0] == b"third"
 
-    run_cluster(scenario)
+    run_cluster(scenario, ReplicaOptions(request_id=request_id_of, once_id=once_id_of))
 
 
 def test_a_read_on_a_follower_sees_every_write_acknowledged_before_it(run_cluster: Run) -> None:

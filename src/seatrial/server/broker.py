@@ -18,7 +18,7 @@ from seatrial.env import Clock, Rng
 from seatrial.kafka import backend
 from seatrial.kafka.group_settings import GroupLimits, GroupSettings
 from seatrial.machines.commands import request_id_of
-from seatrial.machines.kv import KeyValueMachine
+from seatrial.machines.kv import KeyValueMachine, once_id_of
 from seatrial.machines.metadata import (
     MetadataChange,
     MetadataError,
@@ -134,7 +134,7 @@ class Broker:
         )
         machine = KeyValueMachine()
         predict = predict_result(machine) if "ack-before-commit" in unsafe else None
-        options = ReplicaOptions(request_id=request_id_of, predict=predict)
+        options = ReplicaOptions(request_id=request_id_of, once_id=once_id_of, predict=predict)
         self.key_value_replica = self.multiraft.open(KEY_VALUE_GROUP, "kv", machine, voters, options)
         self.key_value = KeyValueService(
             self.key_value_replica,

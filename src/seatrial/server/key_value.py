@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from seatrial.machines.kv import KeyValueMachine, KvError, KvResult, encode_delete, encode_put, once_id_of
+from seatrial.machines.kv import KeyValueMachine, KvError, KvResult, encode_delete, encode_put
 from seatrial.machines.sessions import Session as MachineSession
 from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader, ProposalDropped
@@ -44,7 +44,6 @@ class KeyValueService:
         self._new_request_id = new_request_id
         self._unsafe_stale_reads = unsafe_stale_reads
         self._loop = replica.host.loop
-        replica.proposals.once_id = once_id_of
 
     async def get(self, key: bytes, consistency: str, timeout_s: float) -> tuple[bytes, int] | None:
         """(value, version), or None where the key does not exist.

@@ -37,17 +37,22 @@ class OpenProposals:
     """Those appended here, in the order of their indexes, and those passed on to a leader, by request id.
 
     `request_id`: the id by which a command that was passed on is known again, from its bytes.
-    once_id: the same of a command that its sender sends but once; None: there are none, or this is not one.
+    `once_id`: the same of a command that its sender sends but once; None: there are none, or this is not one.
     """
 
-    __slots__ = ("_name", "_request_id", "_requests", "_taken", "once_id", "waiters")
+    __slots__ = ("_name", "_once_id", "_request_id", "_requests", "_taken", "waiters")
 
-    def __init__(self, name: str, request_id: Callable[[bytes], bytes | None] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        request_id: Callable[[bytes], bytes | None] | None,
+        once_id: Callable[[bytes], bytes | None] | None = None,
+    ) -> None:
         self.waiters: deque[Waiter] = deque()
         self._name = name
         self._request_id = request_id
         self._requests: dict[bytes, asyncio.Future[Any]] = {}
-        self.once_id: Callable[[bytes], bytes | None] | None = None
+        self._once_id = once_id
         self._taken: dict[bytes, None] = {}  # oldest first
 
     def __bool__(self) -> bool:
@@ -76,7 +81,7 @@ class OpenProposals:
 
         A copy can only come to where the first went; what is forgotten in a restart came over a connection of before.
         """
-        name = None if self.once_id is None else self.once_id(data)
+        name = None if self._once_id is None else self._once_id(data)
         if name is None:
             return False
         if name in self._taken:

@@ -75,6 +75,7 @@ class ReplicaOptions:
     `snapshot_entries` / `snapshot_bytes`: a snapshot is made when that much was applied since the last one.
     `keep_entries`: how much of the log stays behind a snapshot for slow followers; None keeps all of it.
     `request_id`: the id by which a forwarded command is known again, from its bytes (None: it has none).
+    `once_id`: the same of a command that its sender sends but once; None: there are none, or this is not one.
     `predict`: only for the planted bug `ack-before-commit`: a result made up before the entry is committed.
     `stable`: what the Raft node is to see of the group's storage; None: the storage itself.
     `grace_us`: how long after losing the lead a proposal may still end in a definite answer.
@@ -84,6 +85,7 @@ class ReplicaOptions:
     snapshot_bytes: int = 64 << 20
     keep_entries: int | None = 5_000
     request_id: Callable[[bytes], bytes | None] | None = None
+    once_id: Callable[[bytes], bytes | None] | None = None
     predict: Callable[[bytes, Term, Index], Any] | None = None
     stable: Callable[[GroupStorage], StableLog] | None = None
     grace_us: int = 1_000_000
@@ -118,7 +120,7 @@ class Replica:
         self.applied_term: Term = Term(0)
         self.durable_term: Term = storage.hard_state.term  # what a power failure would leave of the node's
         self._told_commit: Index = Index(0)
-        self.proposals = OpenProposals(name, options.request_id)
+        self.proposals = OpenProposals(name, options.request_id, options.once_id)
         self.reads = ReadBarriers(name)
         self._saving: deque[tuple[Ready, bool]] = deque()  # (ready, whether it has a save of its own)
         self._change: asyncio.Future[None] | None = None  # shared by all that wait for the next change
