@@ -208,7 +208,7 @@ def _refuse_outcome(call: Call, name: str, index: int) -> Refused | None:
     preferred = _preferred(call, name, index)
     if preferred is None:
         return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"partition {name}/{index} was deleted meanwhile")
-    if call.backend.leadership(name, index).leader_id == preferred:
+    if not _is_awaited(call, name, index):
         return None
     return Refused(ErrorCode.REQUEST_TIMED_OUT, f"node {preferred} did not take the lead in time")
 

@@ -106,7 +106,12 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def deletes(self) -> bool:
         """Records are deleted, by whatever way."""
-        return self.retention_bytes >= 0 or self.retention_ms >= 0 or self.deletions > 0
+        return self.retains or self.deletions > 0
+
+    @property
+    def retains(self) -> bool:
+        """The topics have a retention size or time."""
+        return self.retention_bytes >= 0 or self.retention_ms >= 0
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

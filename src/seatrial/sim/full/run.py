@@ -96,9 +96,8 @@ class FullRun:
         except SimEscape as escaped:
             observer.report("simulator-escape", str(escaped))
         found = list(observer.violations.values())
-        load = self.case.load
-        retains = load.retention_bytes >= 0 or load.retention_ms >= 0
-        judged = judge(self.record.history, observer.samples, duration_ns=self.case.duration_us * 1000, retains=retains)
+        duration_ns, retains = self.case.duration_us * 1000, self.case.load.retains
+        judged = judge(self.record.history, observer.samples, duration_ns=duration_ns, retains=retains)
         return found + [violation for violation in judged if violation.name not in observer.violations]
 
     def _safety(self) -> None:
