@@ -241,3 +241,33 @@ def test_showing_an_anomaly_in_the_timeline_zooms_every_chart_to_it(synthetic: S
     assert max(spans) < 100
     assert len(ticks_of(document)) >= 2
     assert ticks_of(document)[-1] != "10 s"
+
+
+@pytest.mark.slow
+@pytest.mark.external
+@pytest.mark.parametrize("topic", ["log", "__consumer_offsets", "payments.transactions-of-a-region.v3"])
+def test_no_name_of_a_lane_is_cut_off_or_stands_beside_another_lane(
+    synthetic: Synthetic, tmp_path: Path, topic: str
+) -> None:
+    run = synthetic(seconds=3.0, rate=30.0).write("VALID")
+    run.status.write_text(run.status.read_text().replace('"log/', f'"{topic}/'))
+    page = render(run)
+    measure = """<script>
+      const wrong = [];
+      for (const name of document.querySelectorAll(".groups small, .row.node .name")) {
+        if (name.scrollWidth > name.clientWidth) wrong.push(`cut: ${name.textContent}`);
+      }
+      for (const row of document.querySelectorAll(".row.node")) {
+        const names = [...row.querySelectorAll(".groups small")];
+        const plot = row.querySelector(".plot").getBoundingClientRect();
+        names.forEach((name, place) => {
+          const box = name.getBoundingClientRect(), middle = (box.top + box.bottom) / 2;
+          const lane = plot.top + ((place + 0.5) * plot.height) / names.length;
+          if (Math.abs(middle - lane) > 2) wrong.push(`${name.textContent} is ${middle - lane} px below its lane`);
+        });
+      }
+      document.title = `measured: ${wrong.join("; ") || "none"}`;
+    </script></body>"""
+    page.write_text(page.read_text().replace("</body>", measure))
+    document, _ = in_browser(page, tmp_path / "profile")
+    assert re.findall(r"measured: ([^<]*)</title>", document) == ["none"]

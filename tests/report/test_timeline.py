@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from seatrial.history import FaultEvent, Op, OpType, StatusSample
-from seatrial.report.charts import BINS_MAX, bin_width_ns, draw_latency, draw_throughput, nice_ceiling, sum_up
+from seatrial.report.charts import BINS_MAX, bin_width_ns, draw_latency, draw_throughput, group_of, nice_ceiling, sum_up
 from seatrial.report.loading import FaultSpan, Operation
 from seatrial.report.summary import AnomalySummary
-from seatrial.report.timeline import axis_ticks, fault_rows, group_names, leader_changes, levels, node_lanes
+from seatrial.report.timeline import (
+    NAME_CHARACTERS_MAX,
+    axis_ticks,
+    fault_rows,
+    group_names,
+    leader_changes,
+    levels,
+    node_lanes,
+    short_name,
+)
 from seatrial.report.windows import OperationsByEvent, describe, window_of
 
 S = 1_000_000_000
@@ -53,6 +62,24 @@ def test_a_node_that_does_not_answer_is_down_in_every_group() -> None:
 def test_groups_are_in_natural_order_behind_metadata_and_kv() -> None:
     statuses = [sample(0, 1, "leader", group=g) for g in ("log/10", "log/2", "kv", "metadata", "a/0")]
     assert group_names(statuses) == ("metadata", "kv", "a/0", "log/2", "log/10")
+
+
+def test_a_long_name_keeps_both_of_its_ends_and_a_short_one_all_of_it() -> None:
+    assert short_name("__consumer_offsets/11") == "__consumer_offsets/11"
+    first, second = (short_name(f"payments.transactions-eu-central-1.{v}/0") for v in ("v2", "v3"))
+    assert first == "payments.transa…u-central-1.v2/0"
+    assert len(first) == len(second) == NAME_CHARACTERS_MAX
+    assert first != second
+
+
+def test_operations_are_summed_up_by_topic_also_where_its_name_has_dots() -> None:
+    assert [group_of(key) for key in ("log/3", "kv.17", "payments.v3/0", "register", None)] == [
+        "log",
+        "kv",
+        "payments.v3",
+        "",
+        "",
+    ]
 
 
 def test_a_leader_of_a_higher_term_is_a_change_and_the_first_one_is_not() -> None:

@@ -104,11 +104,11 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
 
 
 def group_of(key: str | None) -> str:
-    """The workload that a key belongs to: "log" for "log/3", "kv" for "kv.17", "" for keys of no such form."""
+    """The workload or topic that a key belongs to: "log" for "log/3", "kv" for "kv.17", "a.b" for "a.b/0", else ""."""
     if key is None:
         return ""
-    cut = min((place for place in (key.find("/"), key.find(".")) if place > 0), default=0)
-    return key[:cut]
+    cut = key.rfind("/") if "/" in key else key.find(".")
+    return key[: max(cut, 0)]
 
 
 def _strip(bins: Bins, key: str | None, kind: str, count: int) -> Counts:

@@ -36,6 +36,7 @@ from seatrial.report.timeline import (
     leader_changes,
     levels,
     node_lanes,
+    short_name,
 )
 from seatrial.report.windows import OperationsByEvent, Window, window_of
 from seatrial.rundir import RunDirectory
@@ -63,6 +64,7 @@ def render_page(records: RunRecords) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"seconds": seconds, "duration": duration, "plain": plain, "thousands": thousands}
+    environment.filters["short_name"] = short_name
     environment.globals["columns_of"] = columns_of
     return environment.get_template("page.html.j2").render(_context(records))
 
@@ -83,6 +85,7 @@ def _context(records: RunRecords) -> dict[str, Any]:
         "ticks": axis_ticks(end_ns),
         "fault_kinds": _fault_kinds(summary, faults),
         "nodes": nodes,
+        "name_characters": max((len(short_name(lane.group)) for node in nodes for lane in node.lanes), default=0),
         "groups": group_names(records.statuses),
         "throughput": draw_throughput(bins.all, bins, end_ns, CHART_HEIGHT),
         "latency": draw_latency(bins, end_ns, CHART_HEIGHT),

@@ -15,6 +15,7 @@ from seatrial.history import FaultEvent, Json, StatusSample
 from seatrial.report.loading import FaultSpan
 
 GROUPS_MAX = 8
+NAME_CHARACTERS_MAX = 32
 DOWN = "down"
 SAMPLE_GAP_NS_MAX = 3_000_000_000  # a status is recorded when it changes and at least every 2 s
 _TICK_STEPS_NS = tuple(step * 10**power for power in range(6, 13) for step in (1, 2, 5))
@@ -80,6 +81,14 @@ def group_names(statuses: Sequence[StatusSample]) -> tuple[str, ...]:
 
 def _natural(part: str) -> tuple[int, int, str]:
     return (0, int(part), "") if part.isdigit() else (1, 0, part)
+
+
+def short_name(name: str) -> str:
+    """The name, or as much of its two ends as a lane has room for: topics often differ in their ends alone."""
+    if len(name) <= NAME_CHARACTERS_MAX:
+        return name
+    behind = NAME_CHARACTERS_MAX // 2
+    return f"{name[: NAME_CHARACTERS_MAX - behind - 1]}…{name[-behind:]}"
 
 
 def node_lanes(statuses: Sequence[StatusSample], nodes: Sequence[int], end_ns: int) -> list[NodeLanes]:
