@@ -30,13 +30,12 @@ def peer_round_trip(name: str, data: bytes, version: int) -> bytes:
     return encoded
 
 
-def served_messages() -> list[tuple[str, int]]:
-    """(name, version) of every request and response that the broker serves."""
+def served_messages() -> list[tuple[str, range]]:
+    """(name, versions) of every request and response that the broker serves."""
     return [
-        (f"{api.message}{kind}", version)
+        (f"{api.message}{kind}", range(api.min_served, api.max_served + 1))
         for api in APIS.values()
         for kind in ("Request", "Response")
-        for version in range(api.min_served, api.max_served + 1)
     ]
 
 
