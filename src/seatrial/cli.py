@@ -35,6 +35,8 @@ def run_arguments(arguments: list[str]) -> int:
     except BadTrial as error:
         return _complain(str(error), USAGE_ERROR)
     except (typer.Abort, KeyboardInterrupt):
+        result = INTERRUPTED
+    if result == INTERRUPTED:  # which is also what typer makes of a Ctrl-C in a command, without a word
         return _complain("interrupted; everything that was started has been stopped", INTERRUPTED)
     return result if isinstance(result, int) else 0
 

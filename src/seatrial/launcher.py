@@ -6,7 +6,9 @@ Rule: nothing is imported here that `serve` does not need; boot time is part of 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
+
+INTERRUPTED: Final = 130  # 128 and the number of SIGINT, as shells have it
 
 
 def main() -> NoReturn:
@@ -22,6 +24,9 @@ def main() -> NoReturn:
         from seatrial.cluster.proxy.process import main as proxy
 
         sys.exit(proxy(rest))
-    from seatrial.cli import main as cli
-
+    try:
+        from seatrial.cli import main as cli
+    except KeyboardInterrupt:  # in the half second that this may take on a busy machine
+        print("seatrial: interrupted before anything was started", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     cli()

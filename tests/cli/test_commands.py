@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from seatrial.cli import run_arguments
@@ -95,3 +99,41 @@ def test_python_without_assertions_is_refused() -> None:
     done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
     assert "assertions" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "begun"),
+    [
+        (["sim", "--level", "core", "--seeds", "1000000"], "1,000,000 seeds"),
+        (["sim", "--seeds", "1000000"], "1,000,000 seeds"),
+        (["sim", "--level", "core", "--mutant", "all"], "found"),
+        (["run", "--env", "sim", "--duration", "1h", "--seed", "7"], "under load"),
+        (["run", "--duration", "1h", "--seed", "7"], "under load"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_an_interrupt_is_one_line_its_own_exit_status_and_leaves_nothing(
+    arguments: list[str], begun: str, tmp_path: Path
+) -> None:
+    """As a terminal does it: the whole process group hears of it."""
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from seatrial.launcher import main; main()", *arguments],
+            stdout=stderr, stderr=stderr, cwd=tmp_path, process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # not ignored, as by nohup
+        )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while begun not in said.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, said.read_text()
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130, said.read_text()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    lines = said.read_text().splitlines()
+    assert lines[-1] == "seatrial: interrupted; everything that was started has been stopped"
+    assert sum("interrupt" in line.lower() or "Error" in line or "Traceback" in line for line in lines) == 1, lines

@@ -173,7 +173,9 @@ def _be_runner(descriptor: int, keeper: int) -> NoReturn:
                 result = (False, traceback.format_exc())
             sys.stdout.flush()
             write_message(channel, pickle.dumps(result))
-    except BaseException:  # the asker has gone, or the result cannot be pickled
+    except (EOFError, ConnectionError):
+        pass  # the asker has gone: it was interrupted, and closes its runs before it kills them
+    except BaseException:  # the result cannot be pickled
         traceback.print_exc()
     finally:
         os._exit(0)

@@ -139,6 +139,29 @@ def test_nothing_is_left_when_the_parent_is_interrupted_or_killed(how: signal.Si
     until_gone(pids)
 
 
+def test_a_run_whose_asker_has_gone_ends_without_a_word() -> None:
+    """Ctrl-C in a hunt printed the traceback of an EOFError of each run that was just being started."""
+    program = (
+        f"import socket, sys; sys.path.append({str(Path(programs.__file__).parent)!r}); import programs\n"
+        "from seatrial.sim.zygote import Job, Zygote, os\n"
+        "with Zygote(programs.hang) as zygote:\n"
+        "    ours, theirs = socket.socketpair()\n"
+        "    os.write(zygote._go, b'f')\n"
+        "    socket.send_fds(zygote._control, [b'f'], [theirs.fileno()])\n"
+        "    theirs.close()\n"
+        "    job = Job(None, ours, 0.0, 0.0)\n"
+        "    zygote._starting.append(job)\n"
+        "    while not job.pid:\n"
+        "        zygote._hear(30)\n"
+        "    ours.close()\n"
+        "    while not job.ended:\n"
+        "        zygote._hear(30)\n"
+        "    print(job.ended)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0]\n", "")
+
+
 def test_a_run_that_imports_a_part_of_ours_only_then_is_refused_and_told() -> None:
     """An edit between two runs would make them differ."""
     with Zygote(run_quietly) as zygote:  # which imports a level where it is first needed
