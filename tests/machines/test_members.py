@@ -208,6 +208,19 @@ def test_a_node_is_forgotten_only_when_it_holds_nothing_and_its_id_is_used_up() 
     assert cluster.do(RegisterNode(1, "r1:1", "k", 1, "h")).error == MetadataError.NODE_REMOVED
 
 
+def test_a_founder_that_never_registered_leaves_by_what_is_known_of_it_and_one_that_did_by_what_it_said() -> None:
+    cluster = Cluster(nodes=2)
+    assert cluster.do(RemoveNode(3)).error == MetadataError.UNKNOWN_NODE
+    marks.taken()
+    assert cluster.do(RemoveNode(3, founder="r3:1")).error == MetadataError.NONE
+    assert marks.taken() == {"a founder that had never come up was removed": 1}
+    assert (cluster.node(3).state, cluster.node(3).raft_address) == (NodeState.LEAVING, "r3:1")
+    assert cluster.do(ForgetNode(3)).error == MetadataError.NONE
+    assert cluster.do(RegisterNode(3, "r3:1", "k3", 9092, "h3:1", founder=True)).error == MetadataError.NODE_REMOVED
+    assert cluster.do(RemoveNode(2, founder="r9:1")).error == MetadataError.NONE, "it came up just now"
+    assert cluster.node(2).raft_address == "r2:1"
+
+
 def test_a_topic_is_not_placed_on_a_node_that_leaves() -> None:
     cluster = Cluster()
     cluster.do(RemoveNode(1))

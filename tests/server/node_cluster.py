@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ DEADLINE_S = 30.0
 
 
 class NodeCluster:
-    """Founders 1 to n, and nodes that join; `prefix` is 127.A.B, leased by the test."""
+    """Founders 1 to n, and nodes that join; `prefix` is 127.A.B, leased by the test.
 
-    def __init__(self, root: Path, prefix: str, founders: int, token: str = "") -> None:
+    absent: founders that never come up.
+    """
+
+    def __init__(self, root: Path, prefix: str, founders: int, token: str = "", absent: Collection[int] = ()) -> None:
         self.root = root
         self.prefix = prefix
         self.founders = range(1, founders + 1)
+        self.absent = absent
         self.token = token
         self.nodes: dict[int, Node] = {}
         self.lines: dict[int, list[dict[str, Any]]] = {}
@@ -69,7 +73,8 @@ class NodeCluster:
 
     async def start_founders(self) -> None:
         for number in self.founders:
-            await self.start(number)
+            if number not in self.absent:
+                await self.start(number)
         await self.ready()
 
     async def stop(self, number: int) -> None:

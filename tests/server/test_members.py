@@ -235,6 +235,37 @@ def test_a_node_whose_disk_is_gone_is_replaced_while_it_is_down(run: Callable[..
     run(scenario)
 
 
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
+def test_a_founder_that_never_came_up_can_be_replaced_and_removed(run: Callable[..., None], replaced: bool) -> None:
+    """It was answered 404: nobody but the configuration knows of a voter that never registered."""
+
+    async def scenario(cluster: NodeCluster) -> None:
+        await put(cluster, 1, "before")
+        status, answer = await cluster.ask(2, "GET", "members")
+        assert ([m["node_id"] for m in answer["members"]], answer["never_registered"]) == ([1, 2], [3])
+        assert "vote, and have never come up: 3" in told(answer)
+        status, answer = await cluster.ask(2, "DELETE", "members/9")
+        assert (status, answer["code"]) == (404, "UNKNOWN_NODE"), "nobody's configuration knows that one"
+        if replaced:
+            await cluster.start(4, join=(1,))
+            await cluster.ready()
+            status, answer = await cluster.ask(4, "POST", "members/3/replace", {"node_id": 4})
+        else:
+            status, answer = await cluster.ask(2, "DELETE", "members/3")
+        assert status == 202, answer
+        left = (1, 2, 4) if replaced else (1, 2)
+        for group in ("metadata", "kv"):
+            await cluster.until(lambda group=group: cluster.voters(2, group) == left, cluster.readiness)
+        await cluster.until(lambda: 3 in cluster.nodes[2].broker.metadata.removed, cluster.readiness)
+        status, answer = await cluster.ask(1, "GET", "members")
+        assert ([m["node_id"] for m in answer["members"]], answer["never_registered"]) == (list(left), [])
+        await cluster.start(3)
+        await cluster.until(lambda: cluster.events(3, "removed"), cluster.readiness)
+        await put(cluster, 2, "after")
+
+    run(scenario, absent=(3,))
+
+
 def test_the_command_lists_waits_and_tells_refusals(run: Callable[..., None], capsys: Any) -> None:
     async def scenario(cluster: NodeCluster) -> None:
         await topic(cluster, "t", (1, 2))

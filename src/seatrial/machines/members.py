@@ -47,10 +47,14 @@ class NodePromoted(msgspec.Struct, frozen=True, tag=True):
 
 
 class RemoveNode(msgspec.Struct, frozen=True, tag=True):
-    """The node shall leave every group; its replicas move to `replacement`, or by the rules of placement (0)."""
+    """The node shall leave every group; its replicas move to `replacement`, or by the rules of placement (0).
+
+    founder: of a voter that never registered, its Raft address, "" where that is not known; None: it is no such node.
+    """
 
     node_id: int
     replacement: int = 0
+    founder: str | None = None
 
 
 class ForgetNode(msgspec.Struct, frozen=True, tag=True):
@@ -200,6 +204,9 @@ def _remove(members: Members, command: RemoveNode, index: int) -> Outcome:
     node = members.nodes.get(node_id)
     if node_id in members.removed:
         return Outcome()  # asked again
+    if node is None and command.founder is not None:
+        reached("a founder that had never come up was removed")
+        node = Node(node_id, command.founder, "", 0, "", None, index)
     if node is None:
         return _unknown(node_id)
     if node.state == NodeState.LEAVING and not command.replacement:

@@ -130,6 +130,7 @@ class MembersApi:
                 }
                 for node in (metadata.nodes[n] for n in sorted(metadata.nodes))
             ],
+            "never_registered": self._never_registered(),
             "removed": sorted(metadata.removed),
             "moving": [
                 f"{name}/{partition.index}"
@@ -192,19 +193,34 @@ class MembersApi:
             raise RefusedRequest(409, "NOT_CAUGHT_UP", text)
 
     async def remove(self, request: Request) -> Response:
-        result = await self._decide(RemoveNode(_node_id(request)))
+        result = await self._decide(await self._removal(_node_id(request)))
         return json_response(202, {**self._told(), "message": result.message})
 
     async def replace(self, request: Request) -> Response:
         new = await _read(request, NewMember)
         node_id = _node_id(request)
         await self._be_current()
-        if node_id not in self._broker.metadata.nodes and node_id not in self._broker.metadata.removed:
+        removal = await self._removal(node_id, by=new.node_id)
+        known = node_id in self._broker.metadata.nodes or node_id in self._broker.metadata.removed
+        if not known and removal.founder is None:
             raise RefusedRequest(404, "UNKNOWN_NODE", f"node {node_id} is no member of this cluster")
         if NodeId(new.node_id) not in self._broker.metadata.nodes or new.raft_addr:
             await self._add(new)
-        result = await self._decide(RemoveNode(node_id, new.node_id))
+        result = await self._decide(removal)
         return json_response(202, {**self._told(), "message": result.message})
+
+    async def _removal(self, node_id: NodeId, by: int = 0) -> RemoveNode:
+        """A founder that never came up is known by the configuration alone, in which it votes from the beginning."""
+        broker = self._broker
+        if node_id not in broker.metadata.nodes and node_id not in broker.metadata.removed:
+            await self._be_current()
+        founder = broker.config.peers.get(node_id, "") if node_id in self._never_registered() else None
+        return RemoveNode(node_id, by, founder)
+
+    def _never_registered(self) -> list[NodeId]:
+        metadata = self._broker.metadata
+        voters = self._broker.metadata_replica.node.committed_configuration.voters
+        return [n for n in voters if n not in metadata.nodes and n not in metadata.removed]
 
     # ---- one partition ---------------------------------------------------------------------------------------------
 

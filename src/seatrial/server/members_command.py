@@ -184,6 +184,8 @@ def told(answer: dict[str, Any]) -> str:
     lines = [_table(answer["members"])] if "members" in answer else _partition(answer)
     if answer.get("message"):
         lines.append(answer["message"])
+    if answer.get("never_registered"):
+        lines.append(f"vote, and have never come up: {', '.join(map(str, answer['never_registered']))}")
     if answer.get("removed"):
         lines.append(f"removed for good: {', '.join(map(str, answer['removed']))}")
     if answer.get("moving"):

@@ -82,6 +82,8 @@ class Standing:
             node = metadata.nodes[node_id]
             if node_id != me:
                 address = node.raft_address if node.joined else peers.get(node_id, node.raft_address)
+                if not address:
+                    continue  # of a founder that never came up, and is being removed: nobody here ever knew it
                 self._transport.add_peer(node_id, address, directory=node.directory)
         for node_id in sorted(metadata.removed):
             self._transport.remove_peer(node_id, for_good=True)
