@@ -34,7 +34,8 @@ from seatrial.server.errors import (
     ProposalLost,
     Refused,
 )
-from seatrial.server.http_answers import BadRequest, RefusedRequest, json_response
+from seatrial.server.http_answers import BadRequest, RefusedRequest, bounded_bodies, json_response
+from seatrial.server.http_connections import HttpConnection, HttpConnections
 from seatrial.server.key_value import CONSISTENCIES, KeyValueService, Precondition, Session
 from seatrial.server.logs import Logger
 from seatrial.server.replica import Replica
@@ -94,7 +95,7 @@ class AdminApi:
         ]
         if status.hooks is not None:
             routes += self._hook_routes(status.hooks)
-        app: ASGIApp = Starlette(routes=routes)
+        app = bounded_bodies(Starlette(routes=routes))
         self.app = BearerToken(app, token) if token else app
 
     def _hook_routes(self, hooks: TestHooks) -> list[Route]:
@@ -316,9 +317,9 @@ class _ToLogger(logging.Handler):
 
 
 class AdminServer:
-    """uvicorn's protocol for each connection, on a socket of ours."""
+    """uvicorn's protocol for each connection (`http_connections`), on a socket of ours."""
 
-    def __init__(self, api: AdminApi, logger: Logger) -> None:
+    def __init__(self, api: AdminApi, logger: Logger, connections: HttpConnections) -> None:
         self._config = uvicorn.Config(
             api.app,
             lifespan="off",
@@ -330,6 +331,7 @@ class AdminServer:
             proxy_headers=False,  # nothing here asks where a request came from
         )
         self._state = ServerState()
+        self.connections = connections
         self._server: asyncio.Server | None = None
         log = logging.getLogger("uvicorn.error")
         log.handlers = [_ToLogger(logger)]
@@ -341,13 +343,13 @@ class AdminServer:
         protocol: Any = self._config.http_protocol_class
 
         def connection() -> asyncio.Protocol:
-            made: asyncio.Protocol = protocol(config=self._config, server_state=self._state, app_state={})
-            return made
+            inner = protocol(config=self._config, server_state=self._state, app_state={})
+            return HttpConnection(self.connections, inner)
 
         self._server = await create(connection, address.host, address.port)
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for connection in list(self._state.connections):
+        for connection in list(self.connections.open):
             connection.shutdown()

@@ -88,6 +88,8 @@ class ServerConfig:
     max_connections: int = 0  # of Kafka clients; 0: no bound
     connections_max_idle_ms: int = 600_000
     request_arrival_max_ms: int = 60_000
+    http_max_connections: int = 1000
+    raft_max_connections: int = 1000
     http_token: str = ""
     log_level: str = "info"
     uvloop: bool = True
@@ -298,17 +300,19 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "connections-max-idle-ms",
         read_integer(1_000, 86_400_000),
-        "a Kafka connection is closed on which nothing was sent or taken for so long",
+        "a client's connection is closed on which nothing was sent or taken for so long",
         "600000",
         "MS",
     ),
     Option(
         "request-arrival-max-ms",
         read_integer(1_000, 86_400_000),
-        "a Kafka connection is closed whose request takes longer from its first byte to its last",
+        "a client's connection is closed whose request takes longer from its first byte to its last",
         "60000",
         "MS",
     ),
+    Option("http-max-connections", read_integer(0, 1_000_000), "HTTP clients at once; 0: no bound", "1000", "N"),
+    Option("raft-max-connections", read_integer(0, 1_000_000), "from peers at once; 0: no bound", "1000", "N"),
     Option("group-coordinators", read_integer(1, 1000), "shards of consumer groups, made with the first one", "3", "N"),
     Option(
         "group-initial-rebalance-delay-ms",

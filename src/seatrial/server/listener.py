@@ -372,6 +372,7 @@ class KafkaListener:
         self.latencies = LatencyTable()
         self.limits = limits
         self.logger = logger
+        self.beside: list[Callable[[float], None]] = []  # what else of the node is looked at as often
         self.connections: dict[KafkaConnection, None] = {}  # in the order in which they came
         self.requests = 0
         self.refused = 0
@@ -423,6 +424,8 @@ class KafkaListener:
                 reason=f"there are {len(self.connections)} already, and --max-connections is {self.limits.connections}",
             )
             self._turned_away_told = self.turned_away
+        for look in self.beside:
+            look(now_s)
 
     async def close(self) -> None:
         if self._looking is not None:

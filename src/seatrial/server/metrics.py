@@ -32,6 +32,7 @@ class NodeCollector(Collector):
         yield from self._partitions()
         yield from self._transport()
         yield from self._requests()
+        yield from self._http()
 
     def _groups(self) -> Iterator[Metric]:
         names = {
@@ -115,6 +116,16 @@ class NodeCollector(Collector):
         sync = HistogramMetricFamily("seatrial_storage_sync_latency_seconds", "one file made durable")
         sync.add_metric([], buckets_of(self._node.files.sync_latency), self._node.files.sync_latency.sum_s)
         yield from (connections, refused, turned_away, received, sent, latency, sync)
+
+    def _http(self) -> Iterator[Metric]:
+        http = self._node.http
+        connections = GaugeMetricFamily("seatrial_http_connections", "open client connections")
+        connections.add_metric([], len(http.open))
+        refused = CounterMetricFamily("seatrial_http_refused_connections", "closed for what the client did")
+        refused.add_metric([], http.refused)
+        turned_away = CounterMetricFamily("seatrial_http_turned_away_connections", "closed, for there were too many")
+        turned_away.add_metric([], http.turned_away)
+        yield from (connections, refused, turned_away)
 
 
 def buckets_of(histogram: Histogram) -> list[tuple[str, float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from seatrial.env import Clock, Files, Rng
@@ -21,6 +22,7 @@ from seatrial.server.directory import start_directory
 from seatrial.server.disk_latency import TimedFiles
 from seatrial.server.disk_room import DiskRoom
 from seatrial.server.errors import Removed, StartError
+from seatrial.server.http_connections import HttpConnections, HttpLimits
 from seatrial.server.introductions import INTRODUCTIONS, Introductions
 from seatrial.server.joining import join
 from seatrial.server.listener import KafkaListener, ListenerLimits
@@ -33,6 +35,7 @@ from seatrial.server.standing import Standing
 from seatrial.server.wires import chosen_wire
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
 from seatrial.storage.segments import SegmentStorage
+from seatrial.transport.limits import Limits
 from seatrial.transport.node_transport import NodeTransport
 from seatrial.transport.wire import Wire
 
@@ -131,6 +134,8 @@ class Node:
         self.hooks = self._test_hooks() if config.test_hooks else None
         settings = broker_settings(config)
         self.listener = KafkaListener(Dispatcher(self.broker, settings), listener_limits(config), logger, loop)
+        self.http = HttpConnections(http_limits(config), logger, loop.time)
+        self.listener.beside.append(self.http.look)
         self.retaining = self._make_retaining(settings)
 
     def _make_disk_room(self, free_bytes: Callable[[], int] | None) -> Callable[[int], str | None]:
@@ -169,6 +174,10 @@ class Node:
             peers=self.config.peers,
             clock=self._clock,
             rng=rng,
+            limits=Limits(
+                connections_max=self.config.raft_max_connections,
+                frame_s_max=self.config.request_arrival_max_ms / 1000,
+            ),
             report=lambda text: self.logger.warning("transport", message=text),
             directory=self.directory.number,
             on_rejected=lambda peer, rejected: self.standing.rejected(peer, rejected),
@@ -224,7 +233,7 @@ class Node:
         from seatrial.server.members_api import MembersApi
 
         api = AdminApi(self, self.logger, self.config.http_token, MembersApi(self.broker))
-        self._admin = AdminServer(api, self.logger)
+        self._admin = AdminServer(api, self.logger, self.http)
         await self._admin.start(self.config.http_addr, self._listen)
 
     def _spawn(self, work: Any) -> None:
@@ -366,6 +375,14 @@ def listener_limits(config: ServerConfig) -> ListenerLimits:
             idle_s=config.connections_max_idle_ms / 1000, frame_s=config.request_arrival_max_ms / 1000
         ),
     )
+
+
+def http_limits(config: ServerConfig) -> HttpLimits:
+    limits = HttpLimits(connections=config.http_max_connections)
+    patience = replace(
+        limits.patience, idle_s=config.connections_max_idle_ms / 1000, frame_s=config.request_arrival_max_ms / 1000
+    )
+    return replace(limits, patience=patience)
 
 
 def broker_settings(config: ServerConfig) -> BrokerSettings:

@@ -25,6 +25,8 @@ PACKAGES: Final[Mapping[Level, tuple[str, ...]]] = {
 
 _MEMBERS: Final = "tests/machines/test_members.py::test_"
 _RARE: Final = "tests/server/test_rare_events.py::test_"
+_HTTP: Final = "tests/server/test_http_connections.py::test_"
+_BURDENS: Final = "tests/transport/test_contract_burdens.py::test_"
 _MANY: Final = "it takes more groups than CAMPAIGNS_MAX on a node, and a case has a dozen"
 _NEW_ID: Final = "a wiped node comes back under a new id in simulation"
 _CLASSIC: Final = "tests/kafka/test_classic_group.py::test_"
@@ -48,6 +50,26 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
     "a client was waited for long enough": (
         "simulated clients are unmodified, and none rests for ten minutes or sends half a request",
         "tests/server/test_patience.py::test_a_half_frame_costs_its_own_connection_after_its_time",
+    ),
+    "an HTTP client was waited for long enough": (
+        "as with Kafka clients: those of a case are in order",
+        f"{_HTTP}a_half_request_costs_its_own_connection_after_its_time",
+    ),
+    "an HTTP client sent a head without end": (
+        "clients of a case are in order",
+        f"{_HTTP}a_head_without_end_is_refused_and_a_large_one_is_not",
+    ),
+    "a peer was waited for long enough": (
+        "a simulated node sends whole frames, and links bring them or break",
+        f"{_BURDENS}a_frame_is_not_held_to_the_time_of_the_one_before",
+    ),
+    "there were too many connections from peers": (
+        "nobody but nodes calls nodes in a case",
+        f"{_BURDENS}strangers_have_room_for_each_other_alone_and_never_push_a_peer_out",
+    ),
+    "a peer took none of the answers to it": (
+        "simulated nodes read what they are sent, unless they are paused and ask nothing",
+        f"{_BURDENS}a_peer_that_takes_none_of_its_answers_is_hung_up_on",
     ),
     "records were refused because the disk was nearly full": (
         "simulated disks are full or not, of no size",
@@ -84,6 +106,10 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
     "a replica was wanted while its old files were still being deleted": (
         _REPEATED,
         f"{_RARE}a_replica_that_is_wanted_while_its_files_are_deleted_is_opened_afterwards",
+    ),
+    "a founder that had never come up was removed": (
+        "all nodes of a case come up at its beginning",
+        f"{_MEMBERS}a_founder_that_never_registered_leaves_by_what_is_known_of_it_and_one_that_did_by_what_it_said",
     ),
     "a session was so old that its answer was forgotten": (
         "clients of a case ask one thing at a time, so no session of theirs is so far behind",

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from seatrial.env import Buffer
+from seatrial.marks import reached
 from seatrial.transport.address import show_address
+from seatrial.transport.codec import MalformedFrame
 from seatrial.transport.tls import Tls
 from seatrial.transport.wire import (
     WRITE_BUFFER_HIGH,
@@ -96,8 +98,14 @@ class FramedIncoming(IncomingConnection, asyncio.BufferedProtocol):
         return _caller(self._transport)
 
     def answer(self, frame: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self._acceptor.limits.unread_bytes_max:
+            reached("a peer took none of the answers to it")
+            self.failed(MalformedFrame("none of the answers to it are taken"))
+            return
+        transport.write(frame)
 
     def close(self) -> None:
         if self._transport is not None:

@@ -49,6 +49,11 @@ class FrameReceiver(ABC):
     def failed(self, error: MalformedFrame) -> None:
         """The connection cannot be trusted further."""
 
+    @property
+    def half_frame_bytes(self) -> int:
+        """What is there of a frame that is not whole; 0 where there is none."""
+        return self._own_filled if self._own is not None else self._end - self._start
+
     def end(self) -> None:
         """Look at no further frame."""
         self._ended = True

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from seatrial.env import Clock
+from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import Message
 from seatrial.transport.client import Received
@@ -22,6 +23,7 @@ from seatrial.transport.limits import Limits
 from seatrial.transport.receiver import OversizedFrame
 from seatrial.transport.wire import IncomingConnection, ListenAddress, Listener, Wire
 
+TOLD_ONE_IN: Final = 1000
 Receive: TypeAlias = Callable[[GroupId, Message], None]
 
 
@@ -40,7 +42,7 @@ class RaftService:
 
     `report` gets each sentence that an operator should read, `on_call` each peer whose HELLO was accepted,
     `on_stranger` each node of this cluster that called, is not known and was refused.
-    `refusals` counts the connections that this side ended: "rejected", "oversized", "malformed".
+    `refusals` counts the connections that this side ended: "rejected", "oversized", "malformed", "overdue", "too many".
     Raises ValueError for a cluster id that is too long.
     """
 
@@ -107,10 +109,20 @@ class RaftService:
             await self._listener.stopped()
 
     def check_connections(self) -> None:
-        """To be called a few times a second: end what never said HELLO, or was rejected and does not hang up."""
-        overdue = self.clock.now_us() - self.limits.dead_after_s * 1e6
+        """To be called a few times a second: end what never said HELLO, or was rejected and does not hang up; and what
+        began a frame and does not come to its end."""
+        now_us = self.clock.now_us()
+        overdue = now_us - self.limits.dead_after_s * 1e6
         for connection in list(self._connections):
             if connection.hello is None and connection.since_us < overdue:
+                connection.abort()
+            elif connection.is_overdue(now_us):
+                reached("a peer was waited for long enough")
+                self.refusals["overdue"] += 1
+                self._report(
+                    f"the connection from {connection.address} is closed: of a frame there are "
+                    f"{connection.half_frame_bytes} bytes after {self.limits.frame_s_max:g} s or more"
+                )
                 connection.abort()
 
     # Who may call.
@@ -197,6 +209,22 @@ class RaftService:
 
     def opened(self, connection: IncomingConnection) -> None:
         self._connections[connection] = None
+        if 0 < self.limits.connections_max < len(self._connections):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """End one connection: the oldest of those that have not said who they are, which leaves peers alone."""
+        reached("there were too many connections from peers")
+        known_to_nobody = (one for one in self._connections if one.hello is None)
+        chosen = next(known_to_nobody)  # the newest is one of them, so there is one
+        self.refusals["too many"] += 1
+        if self.refusals["too many"] % TOLD_ONE_IN == 1:
+            self._report(
+                f"a connection from {chosen.address} is closed: there are {len(self._connections)}, and at most "
+                f"{self.limits.connections_max} are kept (--raft-max-connections)"
+            )
+        del self._connections[chosen]  # and not only when its end is heard of: there may be more this very moment
+        chosen.abort()
 
     def accepted(self, connection: IncomingConnection, hello: Hello) -> None:
         """A peer that calls is up; its older connection is a leftover."""

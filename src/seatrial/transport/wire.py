@@ -145,6 +145,8 @@ class IncomingConnection(FrameReceiver):
         self.since_us = self._now_us()
         self.received_us = 0
         self.hello: Hello | None = None
+        self._half_begins = -1  # where in all that was received the half frame begins that was there at the last look
+        self._half_us = 0  # since when
 
     @property
     @abstractmethod
@@ -169,6 +171,15 @@ class IncomingConnection(FrameReceiver):
         if self.hello is not None and now - self._pong_us >= self._progress_us:
             self._pong(now)
         super().buffer_updated(nbytes)
+
+    def is_overdue(self, now_us: int) -> bool:
+        """Whether a frame on its way was waited for long enough; to be asked now and then."""
+        half = self.half_frame_bytes
+        begins = self.bytes_received - half if half else -1
+        if begins != self._half_begins:
+            self._half_begins, self._half_us = begins, now_us
+        # A slow link that moves at all may take its time.
+        return half > 0 and now_us - self._half_us > (self._acceptor.limits.frame_s_max + half / 1024) * 1e6
 
     def _pong(self, now: int) -> None:
         self._pong_us = now
