@@ -21,6 +21,7 @@ from seatrial.transport.base import PeerStatus
 
 GROUP = GroupId(1)
 DEADLINE_S = 20.0
+ELECTION_TIMEOUT_S = 0.1
 
 
 async def eventually(condition: Callable[[], bool], what: Callable[[], object]) -> None:
@@ -115,7 +116,7 @@ class GroupCluster:
             storage=storage,
             transport=WireTransport(self.wires, node),
             on_fatal=self.fatal.append,
-            raft=RaftConfig(node_id=node, heartbeat_us=20_000, election_timeout_us=100_000),
+            raft=RaftConfig(node_id=node, heartbeat_us=20_000, election_timeout_us=int(ELECTION_TIMEOUT_S * 1e6)),
             on_role_change=lambda replica: None,
         )
         self.hosts[node], self.machines[node] = host, KeyValueMachine()

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from group_cluster import eventually
+from group_cluster import ELECTION_TIMEOUT_S, eventually
 
 from seatrial.machines.kv import KeyValueMachine
 from seatrial.machines.metadata import Partition, Topic
 from seatrial.raft.ids import GroupId
+from seatrial.raft.roles import Role
+from seatrial.server.campaigns import CAMPAIGNS_MAX
 from seatrial.server.hosted import IN_SYNC_SILENCE_US, HostedReplica
+from seatrial.server.multiraft import GIVE_WAY_TIMEOUTS
 from seatrial.server.quiet import GROUPS_MIN
 from seatrial.server.replica import Replica, ReplicaOptions
 
@@ -144,6 +147,48 @@ def test_the_followers_of_a_resting_group_count_as_in_sync_until_their_node_is_s
         assert list(hosted.in_sync) == [1, 2, 3]
         await cluster.stop(3)
         await eventually(lambda: list(hosted.in_sync) == [1, 2], lambda: hosted.in_sync)
+
+    run_cluster(scenario)
+
+
+def test_of_more_groups_than_may_stand_at_once_each_gets_its_turn_though_none_can_win(
+    run_cluster: Callable[..., None],
+) -> None:
+    async def scenario(cluster: Any) -> None:
+        node = cluster.members[0]
+        cluster.wires.isolate(node)
+        host = cluster.hosts[node]
+        groups = [GroupId(16 + number) for number in range(3 * CAMPAIGNS_MAX)]
+        for group in groups:
+            host.open(group, f"g{group}", KeyValueMachine(), cluster.members, cluster.options)
+        stood: set[GroupId] = set()
+
+        def all_stood() -> bool:
+            assert len(host._campaigns) <= CAMPAIGNS_MAX
+            stood.update(group for group in groups if host.replicas[group].node.role == Role.PRE_CANDIDATE)
+            return len(stood) == len(groups)
+
+        await eventually(all_stood, lambda: (len(stood), len(host._campaigns)))
+
+    run_cluster(scenario)
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_a_new_group_is_left_to_its_preferred_leader_but_not_for_ever(
+    run_cluster: Callable[..., None], gives_way: bool
+) -> None:
+    async def scenario(cluster: Any) -> None:
+        group, (first, second, _) = GroupId(16), cluster.members
+        loop = asyncio.get_running_loop()
+        opened_s = loop.time()
+        for node in (first, second):
+            replica = cluster.hosts[node].open(group, "g", KeyValueMachine(), cluster.members, cluster.options)
+            if gives_way:
+                cluster.hosts[node].give_way(replica)
+        replicas = [cluster.hosts[node].replicas[group] for node in (first, second)]
+        await eventually(lambda: any(r.node.is_leader for r in replicas), lambda: [r.status() for r in replicas])
+        patience_s = GIVE_WAY_TIMEOUTS * ELECTION_TIMEOUT_S
+        assert (loop.time() - opened_s >= patience_s) == gives_way
 
     run_cluster(scenario)
 

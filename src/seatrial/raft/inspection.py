@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from seatrial.raft.core import Core
 from seatrial.raft.ids import Index, NodeId, Term
@@ -51,6 +52,33 @@ class Status:
     configuration: Configuration  # in effect: the latest in the log
     configuration_index: Index  # of the entry that brought it, or of the snapshot; 0: as at the start
     peers: Mapping[NodeId, PeerProgress] = field(default_factory=dict)  # of a leader, in the order of node ids
+
+
+class Follower(NamedTuple):
+    """What a leader knows of a peer that hosts of a thousand groups ask for again and again."""
+
+    node_id: NodeId
+    match_index: int
+    last_response_us: int
+    caught_up: bool
+
+
+def followers_of(core: Core) -> list[Follower]:
+    leadership = core.leadership
+    if leadership is None:
+        return []
+    return [
+        Follower(peer.node_id, peer.match_index, peer.last_response_us, peer.caught_up)
+        for peer in leadership.peers
+        if not peer.is_leaving()
+    ]
+
+
+def is_occupied(core: Core) -> bool:
+    leadership = core.leadership
+    if len(core.forwarded_reads) or core.configuration.voters_outgoing:
+        return True
+    return leadership is not None and (leadership.transfer_to is not None or len(leadership.reads) > 0)
 
 
 def status_of(core: Core) -> Status:

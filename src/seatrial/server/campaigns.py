@@ -35,8 +35,13 @@ class Campaigns:
         return len(self._under_way)
 
     @property
+    def room(self) -> int:
+        """How many more groups may stand for election now."""
+        return max(self.limit - len(self._under_way), 0)
+
+    @property
     def has_room(self) -> bool:
-        """Whether another group may stand for election now."""
+        """Whether another group may."""
         return len(self._under_way) < self.limit
 
     def look(self, group: GroupId, role: int) -> None:
@@ -48,14 +53,17 @@ class Campaigns:
         elif self._under_way.pop(group, None) is not None and role == Role.LEADER:
             self.limit = min(self.limit + 1, CAMPAIGNS_MAX)
 
-    def ran_out_of_time(self, group: GroupId, role: int) -> None:
-        """The group's election timeout has passed."""
+    def ran_out_of_time(self, group: GroupId, role: int) -> bool:
+        """The group's election timeout has passed.  True if it was standing: then it is the others' turn."""
         number = self._under_way.pop(group, None)
-        if number is None or role != Role.CANDIDATE or number < self._begun_before_halving:
-            return  # a pre-candidate that hears nothing wrote nothing: its peers are out of reach
-        reached("fewer groups stood for election at once because votes took too long")
-        self._begun_before_halving = self._begun
-        self.limit = max(self.limit // 2, CAMPAIGNS_MIN)
+        if number is None:
+            return False
+        # A pre-candidate that hears nothing wrote nothing: its peers are out of reach.
+        if role == Role.CANDIDATE and number >= self._begun_before_halving:
+            reached("fewer groups stood for election at once because votes took too long")
+            self._begun_before_halving = self._begun
+            self.limit = max(self.limit // 2, CAMPAIGNS_MIN)
+        return True
 
     def ended(self, group: GroupId) -> None:
         """The group is closed."""

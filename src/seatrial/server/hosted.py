@@ -61,16 +61,15 @@ class HostedReplica:
         if not self.is_leader:
             alive = set(self._alive())
             return [node for node in self.replicas if node in alive]
-        return [NodeId(node) for node in self.replicas if node in self._caught_up()]
+        caught_up = self._caught_up()
+        return [NodeId(node) for node in self.replicas if node in caught_up]
 
     def _caught_up(self) -> set[int]:
         """On the leader: itself, and the followers that answer and are at most a little behind."""
-        status, host = self.replica.status(), self.replica.host
-        since_us = host.now_us() - IN_SYNC_SILENCE_US
-        caught_up = {
-            peer
-            for peer, progress in status.peers.items()
-            if max(progress.last_response_us, host.heard_us(self.replica, peer)) > since_us
-            and progress.match_index + IN_SYNC_LAG_ENTRIES >= status.commit_index
-        }
-        return {*caught_up, status.node_id}
+        node, host = self.replica.node, self.replica.host
+        since_us, enough = host.now_us() - IN_SYNC_SILENCE_US, node.commit_index - IN_SYNC_LAG_ENTRIES
+        caught_up: set[int] = {node.node_id}
+        for peer, match_index, last_response_us, _ in node.followers():
+            if match_index >= enough and max(last_response_us, host.heard_us(self.replica, peer)) > since_us:
+                caught_up.add(peer)
+        return caught_up

@@ -220,8 +220,11 @@ class Hosting:
             return
         if not first:
             self._logger.info("replica_moves_in", group=name)
-        if first and partition.replicas[0] == self._node_id and replica.node.term == 0:
-            self._multiraft.campaign(replica)  # new: the preferred leader need not wait for anybody's election timeout
+        if first and replica.node.term == 0:  # new: the preferred leader need not wait for anybody's election timeout
+            if partition.replicas[0] == self._node_id:
+                self._multiraft.campaign(replica)
+            elif partition.replicas[0] in self._alive():
+                self._multiraft.give_way(replica)
 
     def _open_log(self, name: str, topic: Topic, partition: Partition) -> Replica:
         machine = PartitionLog()

@@ -165,7 +165,7 @@ class Membership:
     def _advance(self, replica: Replica, target: Target) -> bool:
         """Take the next step towards the target; True once it is reached and every member knows it."""
         node = replica.node
-        caught_up = [peer for peer, progress in replica.status().peers.items() if progress.caught_up]
+        caught_up = [follower.node_id for follower in node.followers() if follower.caught_up]
         step = next_step(node.configuration, target, caught_up)
         waiting_for = step.waiting_for
         if step.change is not None:
@@ -214,8 +214,8 @@ def is_established(replica: Replica) -> bool:
 
 def is_known_to_all(replica: Replica) -> bool:
     """On the leader: the configuration is committed, and every member has it on disk."""
-    status = replica.status()
-    index = status.configuration_index
-    if index > status.commit_index or index > status.durable_index:
+    node = replica.node
+    index = node.configuration_index
+    if index > node.commit_index or index > node.durable_index:
         return False
-    return all(progress.match_index >= index for progress in status.peers.values())
+    return all(follower.match_index >= index for follower in node.followers())

@@ -29,7 +29,8 @@ from seatrial.transport.base import Transport
 TIMER_STEP_US = 5_000
 REST_US = 1 << 50  # armed as good as never: waking arms it anew
 WATCHES_A_TIMEOUT = 4  # looks in an election timeout whether the leaders of resting followers are there
-POSTPONED_US = 20_000
+GIVE_WAY_TIMEOUTS = 10  # election timeouts that a new group's preferred leader is given to be the first
+PROCESSED_A_TURN = 256  # groups; then connections and timers get their turn
 # Messages of groups that this node has not opened yet (a new topic's first election): kept for a moment.
 EARLY_GROUPS_MAX = 1_024
 EARLY_MESSAGES_MAX = 8  # of one group
@@ -80,6 +81,11 @@ class MultiRaft:
         self._beat_timer: asyncio.TimerHandle | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
         self._campaigns = Campaigns()
+        # Groups whose time ran out and that may not stand for election yet.  Whoever is drawn is drawn at random: two
+        # nodes that have lost the same leader must not go through its groups side by side, and split each vote.
+        self._postponed: list[GroupId] = []
+        self._is_postponed: set[GroupId] = set()
+        self._draw = rng.child("campaigns")
 
     async def start(self) -> None:
         """Listen for peers and dial them."""
@@ -136,9 +142,12 @@ class MultiRaft:
         if not replica.dirty:
             replica.dirty = True
             self._dirty.append(replica)
-            if not self._scheduled and not self._closed:
-                self._scheduled = True
-                self.loop.call_soon(self._process)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self.loop.call_soon(self._process)
 
     @property
     def may_campaign(self) -> bool:
@@ -149,6 +158,13 @@ class MultiRaft:
         """Stand for election now, without waiting for the election timeout."""
         replica.campaign()
         self._campaigns.look(replica.group, replica.node.role)
+
+    def give_way(self, replica: Replica) -> None:
+        """Leave the first election of a new group to its preferred leader, which stands as soon as it has heard of it.
+
+        Of a thousand new groups some nodes open the last ones seconds before others do.
+        """
+        replica.patient_until_us = self.now_us() + GIVE_WAY_TIMEOUTS * self._raft.election_timeout_us
 
     def role_changed(self, replica: Replica) -> None:
         self._campaigns.look(replica.group, replica.node.role)
@@ -227,7 +243,7 @@ class MultiRaft:
 
     def _process(self) -> None:
         self._scheduled = False
-        dirty, self._dirty = self._dirty, []
+        dirty, self._dirty = self._dirty[:PROCESSED_A_TURN], self._dirty[PROCESSED_A_TURN:]
         try:
             for replica in dirty:
                 replica.dirty = False
@@ -243,6 +259,9 @@ class MultiRaft:
             self.failed(error)
             return
         self.transport.flush()
+        if self._dirty:
+            self._schedule()
+        self._let_stand()
         self._arm_timer()
 
     def _arm(self, replica: Replica, deadline_us: int) -> None:
@@ -275,6 +294,7 @@ class MultiRaft:
         if self._dirty and not was_scheduled:
             self._process()
         else:
+            self._let_stand()
             self._arm_timer()
 
     def _tick_those_due(self, now_us: int) -> None:
@@ -309,13 +329,34 @@ class MultiRaft:
                 return
             quiet.remind(replica, now_us)
         elif not replica.has_open_reads:
-            self._campaigns.ran_out_of_time(replica.group, replica.node.role)
-            if not self._campaigns.has_room:
+            if now_us < replica.patient_until_us and replica.node.term == 0:
+                self._arm(replica, replica.patient_until_us)
+                return
+            had_its_turn = self._campaigns.ran_out_of_time(replica.group, replica.node.role)
+            if not self._campaigns.has_room or (had_its_turn and self._postponed):
                 reached("an election was postponed because too many were under way")
-                self._arm(replica, now_us + POSTPONED_US)
+                self._postpone(replica, now_us)
                 return
         replica.tick(now_us)
         self._campaigns.look(replica.group, replica.node.role)
+
+    def _postpone(self, replica: Replica, now_us: int) -> None:
+        replica.armed_us = now_us + REST_US
+        if replica.group not in self._is_postponed:
+            self._is_postponed.add(replica.group)
+            self._postponed.append(replica.group)
+
+    def _let_stand(self) -> None:
+        """Look at as many of the postponed groups as there is room for elections: most have heard of a leader."""
+        postponed, now_us = self._postponed, self.now_us()
+        for _ in range(min(self._campaigns.room, len(postponed))):
+            at = self._draw.integer(0, len(postponed) - 1)
+            group, postponed[at] = postponed[at], postponed[-1]
+            del postponed[-1]
+            self._is_postponed.remove(group)
+            replica = self.replicas.get(group)
+            if replica is not None and replica.armed_us > now_us:
+                self._arm(replica, now_us)
 
     def _watch(self) -> None:
         """Of followers that rest: a timer of each of them would be most of what idle groups cost."""

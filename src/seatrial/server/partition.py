@@ -80,7 +80,7 @@ class HostedPartition(HostedReplica):
         self._freshness.want(since_us, until_us)
 
     def replica_views(self, client: str) -> list[ReplicaView]:
-        me = int(self.replica.node.status().node_id)
+        me = int(self.replica.node.node_id)
         reader = (client, self.topic, self.partition)
         lags = {me: Lag(0, 0.0), **self.follower_lag(self.replica.host.now_us())}
         up = set(self._alive())
@@ -110,8 +110,8 @@ class HostedPartition(HostedReplica):
     def follower_lag(self, now_us: int) -> Mapping[int, Lag]:
         """On the leader: how far each follower is behind."""
         applied, watermark = self.replica.last_applied, self.machine.high_watermark
-        peers = self.replica.status().peers
-        return {p: self._past.of(progress.match_index, applied, watermark, now_us) for p, progress in peers.items()}
+        followers = self.replica.node.followers()
+        return {peer: self._past.of(Index(match), applied, watermark, now_us) for peer, match, *_ in followers}
 
     # ---- appending -------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
     a group idle for a while: listed  ────▶ its election timer rests while beats with its (group, term) come;
                                             one watch a host looks whether they still do
     anything happens to it: unlisted  ────▶ its own timers count again
+      (only what changed is told; all of it at times, and to a host that missed a change)
     beats unanswered by a majority:
       all groups wake, and check their quorum
 
@@ -28,10 +29,16 @@ from seatrial.server.replica import Replica
 
 HOST_GROUP: Final = GroupId(2)  # not a Raft group: what hosts say to each other travels under this id
 GROUPS_MIN: Final = 64
-IDLE_BEATS: Final = 20  # a group that had nothing to do for so many heartbeats falls quiet
+IDLE_BEATS: Final = 4  # a group that had nothing to do for so many heartbeats falls quiet
+# So many election timeouts without a beat are silence.  With hundreds of groups a loop turn may take one of them; and
+# what silence does, to all of them at once, would make a node that is late later still.
+SILENCE_TIMEOUTS: Final = 3
 LIST_EVERY_BEATS: Final = 10  # the whole list is repeated, for hosts that missed it
 _HEAD: Final = Struct(">BQ")  # kind, epoch of the list
-BEAT, BEAT_WITH_LIST, ANSWER = 0, 1, 2
+_BASE: Final = Struct(">Q")  # with changes: the epoch of the list that they change
+BEAT, BEAT_WITH_LIST, ANSWER, BEAT_WITH_CHANGES, ANSWER_LOST = range(5)  # the last: the list is not known here
+_LINE_BYTES: Final = 24  # of a list: group, term, commit index
+_UNLISTED: Final = 0  # as a term among the changes: the group is in the list no more
 
 
 class Heard:
@@ -61,12 +68,14 @@ class QuietGroups:
         self._peers = peers
         self._replicas = replicas
         self._send = send
-        self._fresh_us = election_timeout_us
+        self._fresh_us = SILENCE_TIMEOUTS * election_timeout_us
         self.groups_min = GROUPS_MIN
         self.idle_beats = IDLE_BEATS
         self._led: dict[GroupId, Replica] = {}  # quiet groups that this node leads
         self._epoch = 0
-        self._listed_epoch = -1
+        self._listed_epoch = 0
+        self._changed: dict[GroupId, None] = {}  # listed or unlisted since the last beat
+        self._lost: set[NodeId] = set()  # peers that do not know the list
         self._beats = 0
         self._beat_us = 0
         self._answered_us: dict[NodeId, int] = {}
@@ -83,22 +92,25 @@ class QuietGroups:
         """Asked when a leader's heartbeat is due: whether the beat of the host stands for it from now on."""
         if len(self._replicas) < self.groups_min or replica.idle_beats < self.idle_beats:
             return False
-        status = replica.status()
-        if status.commit_index != status.last_index or status.pending_reads or status.transfer_to is not None:
+        node = replica.node
+        last_index = node.last_index
+        if node.commit_index != last_index or node.is_occupied:
             return False
-        if status.configuration.voters_outgoing:
-            return False
-        if any(progress.match_index != status.last_index for progress in status.peers.values()):
+        if any(follower.match_index != last_index for follower in node.followers()):
             return False
         self._led[replica.group] = replica
-        self._epoch += 1
+        self._list_changed(replica.group)
         return True
+
+    def _list_changed(self, group: GroupId) -> None:
+        self._epoch += 1
+        self._changed[group] = None
 
     def wake(self, replica: Replica, now_us: int) -> None:
         """Something happens to a quiet group: what its host knows of its followers' nodes, it may know."""
         if self._led.pop(replica.group, None) is None:
             return
-        self._epoch += 1
+        self._list_changed(replica.group)
         replica.idle_beats = 0
         for peer, at_us in sorted(self._answered_us.items()):
             if now_us - at_us < self._fresh_us and takes_part(replica.node.configuration, peer):
@@ -111,7 +123,7 @@ class QuietGroups:
     def closed(self, group: GroupId) -> None:
         """The group is no more here: nobody must take it for led from here."""
         if self._led.pop(group, None) is not None:
-            self._epoch += 1
+            self._list_changed(group)
 
     def beat(self, now_us: int) -> list[Replica]:
         """Send this host's beat; returns the groups to wake because a majority of their nodes is silent."""
@@ -121,16 +133,17 @@ class QuietGroups:
             self._answered_us.clear()  # nothing was asked for a while: an old answer is not silence
         self._beat_us = now_us
         self._beats += 1
-        kind = BEAT_WITH_LIST if self._beats % LIST_EVERY_BEATS == 1 else BEAT
-        if self._listed_epoch != self._epoch:
-            kind, self._listed_epoch = BEAT_WITH_LIST, self._epoch
-        data = _HEAD.pack(kind, self._epoch) + (self._list() if kind == BEAT_WITH_LIST else b"")
+        to_most = self._whole_list() if self._beats % LIST_EVERY_BEATS == 1 else self._changes()
+        self._listed_epoch = self._epoch
+        self._changed.clear()
         silent: set[NodeId] = set()
         for peer in self._peers():
+            data = self._whole_list() if peer in self._lost else to_most
             self._send(HOST_GROUP, [ForwardProposal(self._node_id, peer, Term(0), data)])
             # The first beat of all: count the silence from here.
             if now_us - self._answered_us.setdefault(peer, now_us) >= self._fresh_us:
                 silent.add(peer)
+        self._lost.clear()
         if not silent:
             return []
         woken = [replica for replica in self._led.values() if self._lacks_quorum(replica, silent)]
@@ -142,10 +155,24 @@ class QuietGroups:
         voters = replica.node.configuration.voters
         return 2 * sum(voter not in silent for voter in voters) <= len(voters)
 
-    def _list(self) -> bytes:
+    def _whole_list(self) -> bytes:
+        return _HEAD.pack(BEAT_WITH_LIST, self._epoch) + self._lines(self._led)
+
+    def _changes(self) -> bytes:
+        """A beat for those that know the list of the last one."""
+        if not self._changed:
+            return _HEAD.pack(BEAT, self._epoch)
+        head = _HEAD.pack(BEAT_WITH_CHANGES, self._epoch) + _BASE.pack(self._listed_epoch)
+        return head + self._lines(self._changed)
+
+    def _lines(self, groups: Iterable[GroupId]) -> bytes:
         flat = array("Q")
-        for group, replica in self._led.items():
-            flat.extend((group, replica.node.term, replica.node.commit_index))
+        for group in groups:
+            replica = self._led.get(group)
+            if replica is None:
+                flat.extend((group, _UNLISTED, 0))
+            else:
+                flat.extend((group, replica.node.term, replica.node.commit_index))
         return flat.tobytes()
 
     # ---- a follower's side -----------------------------------------------------------------------------------------
@@ -155,23 +182,38 @@ class QuietGroups:
         if not isinstance(message, ForwardProposal) or len(message.data) < _HEAD.size:
             return []
         kind, epoch = _HEAD.unpack_from(message.data)
-        if kind == ANSWER:
+        if kind in (ANSWER, ANSWER_LOST):
             self._answered_us[message.sender] = now_us
+            if kind == ANSWER_LOST:
+                self._lost.add(message.sender)
             return []
         heard = self._heard.setdefault(message.sender, Heard())
         missed: list[tuple[Replica, Message]] = []
         if kind == BEAT_WITH_LIST:
-            flat = array("Q")
-            flat.frombytes(message.data[_HEAD.size :])
-            heard.epoch = epoch
-            heard.terms = dict(zip(flat[0::3], flat[1::3], strict=True))
-            missed = self._behind(message.sender, flat)
-            self._let_go(message.sender, heard)
-        if heard.epoch == epoch:
+            heard.terms.clear()
+            missed = self._listed(message.sender, heard, epoch, message.data[_HEAD.size :])
+            self._let_go(message.sender, heard, list(self._resting.get(message.sender, ())))
+        elif kind == BEAT_WITH_CHANGES and message.data[_HEAD.size :].startswith(_BASE.pack(heard.epoch)):
+            missed = self._listed(message.sender, heard, epoch, message.data[_HEAD.size + _BASE.size :])
+        is_known = heard.epoch == epoch
+        if is_known:
             heard.at_us = now_us
-        answer = _HEAD.pack(ANSWER, epoch)
+        answer = _HEAD.pack(ANSWER if is_known else ANSWER_LOST, epoch)
         self._send(HOST_GROUP, [ForwardProposal(self._node_id, message.sender, Term(0), answer)])
         return missed
+
+    def _listed(self, leader: NodeId, heard: Heard, epoch: int, lines: bytes) -> list[tuple[Replica, Message]]:
+        """Take lines into the leader's list, which is that of `epoch` then; returns what groups here have missed."""
+        flat = array("Q")
+        flat.frombytes(lines[: len(lines) - len(lines) % _LINE_BYTES])
+        heard.epoch = epoch
+        for group, term in zip(flat[0::3], flat[1::3], strict=True):
+            if term == _UNLISTED:
+                heard.terms.pop(group, None)
+            else:
+                heard.terms[group] = term
+        self._let_go(leader, heard, flat[0::3])
+        return self._behind(leader, flat)
 
     def _behind(self, leader: NodeId, flat: array[int]) -> list[tuple[Replica, Message]]:
         """Groups that did not hear of their last commit before the leader fell quiet."""
@@ -184,10 +226,12 @@ class QuietGroups:
                 behind.append((replica, beat))
         return behind
 
-    def _let_go(self, leader: NodeId, heard: Heard) -> None:
+    def _let_go(self, leader: NodeId, heard: Heard, among: Iterable[int]) -> None:
         resting = self._resting.get(leader, {})
-        for group in [group for group, replica in resting.items() if heard.terms.get(group) != replica.node.term]:
-            self._unnamed.append(resting.pop(group))
+        for group in map(GroupId, among):
+            replica = resting.get(group)
+            if replica is not None and heard.terms.get(group) != replica.node.term:
+                self._unnamed.append(resting.pop(group))
 
     def rest(self, replica: Replica) -> None:
         """This follower, led quietly, needs no timer of its own until `roused` names it."""

@@ -114,6 +114,7 @@ class Replica:
         self.options = options
         self.closed = False
         self.armed_us = 0  # when the host's timer will next look at this group
+        self.patient_until_us = 0  # while nobody has stood for election in this group, it is left to another node
         self.dirty = False
         self.idle_beats = 0  # heartbeats since anything but heartbeats happened, on a leader
         self.last_applied: Index = Index(0)
