@@ -136,7 +136,7 @@ def read_back(disk: Any, found: RecoveredLog) -> list[Entry]:
         sequence, offset = found.index.place(index)
         content = disk.names[f"{DIRECTORY}/{found.segments[sequence]}"].content
         frame = bytes(content[offset : offset + found.index.length(index)])
-        entry = unpack_entry(frame, seed_of(GROUP, sequence))
+        entry = unpack_entry(frame, 0, len(frame), seed_of(GROUP, sequence))
         assert entry is not None
         entries.append(entry)
     return entries

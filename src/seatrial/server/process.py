@@ -178,6 +178,7 @@ async def _serve(
     from traceback import format_exception
 
     from seatrial.env import RealFiles, Rng, fresh_seed
+    from seatrial.server.allocator import keep_freed_memory
     from seatrial.server.errors import StartError
     from seatrial.server.node import build_node
 
@@ -217,6 +218,7 @@ async def _serve(
     gc.collect()
     gc.freeze()  # what was imported stays: the collector need not look at it again
     gc.set_threshold(20_000, 20, 50)
+    keep_freed_memory()
     return await _until_stopped(node, stop, logger)
 
 

@@ -111,15 +111,16 @@ def pack_entries(entries: Sequence[Entry], seed: int, into: list[Buffer]) -> lis
     return lengths
 
 
-def unpack_entry(frame: bytes, seed: int) -> Entry | None:
-    """The entry in a frame of exactly these bytes, or None where its checksum does not hold."""
-    if len(frame) < FRAME.size:
+def unpack_entry(content: bytes, start: int, length: int, seed: int) -> Entry | None:
+    """The entry in a frame of exactly `length` bytes that begins at `start`; None where its checksum does not hold."""
+    begin, end = start + FRAME.size, start + length
+    if length < FRAME.size or end > len(content):
         return None
-    crc, length, kind, term, index = FRAME.unpack_from(frame)
-    data = frame[FRAME.size :]
-    if length != len(data) or not _FIRST_ENTRY_KIND <= kind <= _LAST_ENTRY_KIND:
+    crc, data_length, kind, term, index = FRAME.unpack_from(content, start)
+    if data_length != end - begin or not _FIRST_ENTRY_KIND <= kind <= _LAST_ENTRY_KIND:
         return None
-    if extend(extend(seed, frame[4 : FRAME.size]), data) != crc:
+    data = content[begin:end]
+    if extend(extend(seed, content[start + _CRC.size : begin]), data) != crc:
         return None
     return Entry(Term(term), Index(index), kind - _FIRST_ENTRY_KIND, data)
 

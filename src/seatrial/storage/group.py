@@ -138,7 +138,7 @@ class SegmentGroup:
             raise DamagedLog(segment.path, start, f"entry {first} cannot be read: {error}") from error
         found, seed = list[Entry](), seed_of(self.id, sequence)
         for at, (offset, length) in enumerate(spans, first):
-            entry = unpack_entry(content[offset - start : offset - start + length], seed)
+            entry = unpack_entry(content, offset - start, length, seed)
             if entry is None or entry.index != at:
                 raise DamagedLog(segment.path, offset, f"entry {at} was written here, and is not here any more")
             found.append(entry)
