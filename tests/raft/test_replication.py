@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from raft_network import Host, Network
 
@@ -130,6 +132,51 @@ def test_an_unreachable_peer_is_probed_before_more_is_sent() -> None:
     network.advance(2 * leader.config.heartbeat_us)
     assert leader.node.status().peers[TWO].state == "replicate"
     assert len(network[2].commands()) == 5
+
+
+class FullDisk(Network):
+    """Node 2 takes no entries while it is `full`; it answers heartbeats."""
+
+    full, dropped = True, 0
+
+    def send(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if self.full and isinstance(message, AppendEntries) and message.to == TWO and message.entries:
+                self.dropped += 1
+            else:
+                super().send([message])
+
+    def dropped_in(self, beats: int) -> int:
+        before = self.dropped
+        for _ in range(beats):
+            self.advance(self[1].config.heartbeat_us)
+        return self.dropped - before
+
+
+def test_a_peer_that_takes_no_entries_is_probed_as_often_as_the_driver_lets_and_then_gets_all() -> None:
+    network = FullDisk(3)
+    leader = network.elect(1)
+    proposed(network, 3)
+    assert network.dropped_in(20) >= 10, "at each heartbeat that it answers"
+    leader.node.hold(TWO, 1)
+    assert network.dropped_in(20) == 1
+    leader.node.hold(TWO, 0)
+    assert network.dropped_in(20) == 0
+    assert leader.node.is_leader and len(network[3].commands()) == 3
+    network.full = False
+    leader.node.hold(TWO, -1)
+    network.dropped_in(5)
+    assert len(network[2].commands()) == 3
+
+
+def test_what_a_node_does_not_lead_and_whom_it_does_not_know_it_does_not_hold() -> None:
+    network = Network(3)
+    leader = network.elect(1)
+    network[2].node.hold(THREE, 0)
+    leader.node.hold(NodeId(99), 0)
+    proposed(network, 1)
+    network.advance(leader.config.heartbeat_us)
+    assert [len(network[number].commands()) for number in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_a_follower_without_a_leadership_ignores_reports_of_unreachable_peers() -> None:

@@ -190,6 +190,11 @@ class RaftNode:
         """The transport lost its connection: what was sent last probably did not arrive."""
         replication.report_unreachable(self._core, peer)
 
+    def hold(self, peer: NodeId, probes: int) -> None:
+        """The peer takes no entries now, for want of room: once it has refused some, send it so many messages more
+        and then none, until this is called again.  -1: it takes them, as everybody at first."""
+        replication.hold(self._core, peer, probes)
+
     # -- the contract with the driver --------------------------------------------------------------------------------
 
     def has_ready(self) -> bool:

@@ -59,6 +59,7 @@ class Progress:
         "next_index",
         "node_id",
         "paused",
+        "probes",
         "proven_from",
         "responded",
         "sent_us",
@@ -75,6 +76,7 @@ class Progress:
         self.next_index = next_index
         self.window = window
         self.paused = False  # PROBE: one message is out and not yet answered
+        self.probes = -1  # PROBE: how many messages it may be sent until the driver says more; -1: no such bound
         self.responded = True  # has anything been acknowledged since the last beat that it was not asked to answer?
         self.sent_us = 0  # when it was last sent anything but a beat
         self.commit_sent = 0  # the highest commit index it was sent

@@ -46,8 +46,10 @@ def flush(core: Core, leadership: Leadership) -> None:
                     break
             if progress.commit_sent < commit_index and not window.sent and progress.state == REPLICATE:
                 _send_commit(core, progress)
-        elif progress.state == PROBE and not progress.paused:
+        elif progress.state == PROBE and not progress.paused and progress.probes:
             _send_append(core, leadership, progress)
+            if progress.probes > 0:
+                progress.probes -= 1
     leadership.batch = None
 
 
@@ -266,6 +268,16 @@ def report_unreachable(core: Core, peer: NodeId) -> None:
     if progress is not None and progress.state == REPLICATE:
         progress.become_probe()
         progress.paused = True  # until it answers a heartbeat
+
+
+def hold(core: Core, peer: NodeId, probes: int) -> None:
+    """Probe the peer so many times and then no more, until this is called again; -1: as often as it answers."""
+    if core.leadership is None:
+        return
+    progress = core.leadership.progress.get(peer)
+    if progress is not None and progress.probes != probes:
+        progress.probes = probes
+        core.leadership.dirty = True
 
 
 # -- snapshots ---------------------------------------------------------------------------------------------------------
