@@ -35,6 +35,7 @@ class NodeCluster:
         self.lines: dict[int, list[dict[str, Any]]] = {}
         self.fatal: dict[int, StartError] = {}
         self.starts = 0
+        self.free_bytes: dict[int, int] = {}  # of a node's disk; those that are not named have room
 
     def config(self, number: int, join: tuple[str, ...] | None) -> ServerConfig:
         host = f"{self.prefix}.{number}"
@@ -66,6 +67,7 @@ class NodeCluster:
             asyncio.get_running_loop(),
             logger=Logger(lambda line: lines.append(json.loads(line)), RealClock(), "info"),
             on_fatal=lambda error: self.fatal.setdefault(number, error),
+            free_bytes=lambda: self.free_bytes.get(number, 1 << 40),
         )
         self.nodes[number] = node
         await node.start()

@@ -7,7 +7,7 @@ from typing import Any
 
 from seatrial import marks
 from seatrial.env import RealClock
-from seatrial.server.disk_room import LOOK_BYTES, LOOK_US, DiskRoom
+from seatrial.server.disk_room import LOOK_BYTES, LOOK_US, DiskRoom, DiskState
 from seatrial.server.logs import Logger
 
 MIB = 1 << 20
@@ -67,3 +67,21 @@ def test_without_a_reserve_the_disk_is_not_asked() -> None:
     disk = Disk(0, reserve=0)
     assert disk.append(1 << 30)
     assert disk.asked == 0
+
+
+def test_what_leaders_send_is_taken_until_half_of_the_reserve_is_left_and_each_change_is_told_once() -> None:
+    disk = Disk(96 * MIB)
+    marks.taken()
+    while disk.room.takes(MIB):
+        disk.free -= MIB
+    assert disk.free == 32 * MIB
+    assert (disk.room.state, disk.room.refusal(1) is None) == (DiskState.FULL, False)
+    for free, state in ((40, DiskState.LOW), (10, DiskState.FULL), (100, DiskState.OK), (0, DiskState.FULL)):
+        disk.free = free * MIB
+        disk.now_us += LOOK_US
+        disk.room.look()
+        assert disk.room.state is state
+    assert [line["event"] for line in disk.lines] == [
+        *("disk_low", "disk_full", "disk_full_no_more", "disk_full", "disk_has_room", "disk_low", "disk_full"),
+    ]
+    assert marks.taken()["records of a leader were not taken because the disk was nearly full"] == 3

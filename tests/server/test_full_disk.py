@@ -6,13 +6,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from server_processes import Server, servers, until
+from server_processes import HTTP, Server, servers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -110,3 +111,44 @@ def test_a_full_disk_refuses_records_serves_reads_and_takes_records_again_when_t
         assert node.is_running()
         assert [len(node.events(name)) >= 2 for name in ("disk_low", "disk_has_room")] == [True, True]
         assert len(node.events("starting")) == 1
+
+
+def test_a_follower_whose_disk_is_full_stays_up_and_catches_up_when_records_are_deleted(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    """It ended with status 14, and could not start again before somebody had made room."""
+    calm = ("--durability", "os", "--heartbeat-ms", "200", "--election-timeout-ms", "2000")
+    with servers(tmp_path, 3, "--disk-reserve-bytes", str(RESERVE), *calm) as cluster:
+        follower, leader = cluster.nodes[1], cluster.nodes[2]
+        admin = AdminClient({"bootstrap.servers": leader.kafka})
+        admin.create_topics([NewTopic("t", 1, replica_assignment=[[2, 3, 1]])])["t"].result(20)
+        assert HTTP.put(f"{follower.http}/api/v1/kv/k", content=b"v", timeout=20).status_code == 200
+        writer = Writer(leader.kafka)
+        for _ in range(DISK // VALUE + 20):
+            until(lambda: writer.send() is None, leader.info)
+        until(lambda: follower.events("disk_full"), follower.info)
+        assert follower.is_running() and psutil.disk_usage(str(small_disk)).free > RESERVE // 4
+
+        def disk() -> object:
+            return follower.info()["disk"]["state"], follower.info()["disk"]["free_bytes"]
+
+        assert follower.info()["disk"]["state"] == "full"
+        assert HTTP.get(f"{follower.http}/api/v1/kv/k", timeout=20).content == b"v", "linearizable"
+        refused = HTTP.put(f"{follower.http}/api/v1/kv/k", content=b"w", timeout=20)
+        assert (refused.status_code, refused.json()["definite"]) == (503, True)
+        assert "nearly full" in refused.json()["error"]
+        applied = group_of(follower)["last_applied"]
+        assert applied < group_of(leader)["last_applied"]
+
+        admin.delete_records([TopicPartition("t", 0, writer.acknowledged - 3)])
+        until(lambda: group_of(follower)["last_applied"] == group_of(leader)["last_applied"], disk, 60)
+        until(lambda: follower.info()["disk"]["state"] == "ok", disk)
+        assert writer.send() is None
+        until(lambda: group_of(follower)["last_applied"] == group_of(leader)["last_applied"], disk)
+        assert HTTP.put(f"{follower.http}/api/v1/kv/k", content=b"w", timeout=20).status_code == 200
+        assert len(follower.events("starting")) == 1
+
+
+def group_of(node: Server) -> dict[str, Any]:
+    found: dict[str, Any] = HTTP.get(f"{node.http}/api/v1/raft/groups/t/0", timeout=20).json()
+    return found

@@ -59,7 +59,7 @@ class Scene:
             replica_gone=lambda topic, partition: self.gone.append(partition.target_index),
             predicts=False,
             make_coordinator=no_coordinator,
-            refusal=lambda size: None,
+            refusal=lambda replica, size: None,
         )
         return self.hosting
 

@@ -16,7 +16,16 @@ from seatrial.machines.digest import AppliedDigest, Fingerprinted
 from seatrial.machines.sessions import Session, SessionTable
 from seatrial.raft.messages import COMMAND, Entry
 
-__all__ = ["CommandKind", "KeyValueMachine", "KvError", "KvResult", "Session", "encode_delete", "encode_put"]
+__all__ = [
+    "CommandKind",
+    "KeyValueMachine",
+    "KvError",
+    "KvResult",
+    "Session",
+    "encode_delete",
+    "encode_put",
+    "holds_value",
+]
 
 ANY_VERSION: Final = -1  # on the wire: no version expected
 MUST_NOT_EXIST: Final = 0  # the expected version of a key that must not exist
@@ -26,6 +35,14 @@ _BODY: Final = struct.Struct(">qqBI")  # expected version, session sequence, cli
 class CommandKind(IntEnum):
     PUT = 1
     DELETE = 2
+
+
+_PUTS: Final = bytes([CommandKind.PUT])
+
+
+def holds_value(command: bytes) -> bool:
+    """Whether a command brings a value; a deletion brings none, and helps a disk that is full."""
+    return command[1:2] == _PUTS
 
 
 class KvError(IntEnum):

@@ -41,6 +41,7 @@ __all__ = [
     "batch_view",
     "encode_append",
     "encode_trim",
+    "holds_records",
 ]
 
 # kind, format version, producer epoch, record count, producer id, base sequence, max timestamp
@@ -57,6 +58,12 @@ class CommandKind(IntEnum):
 
 
 _TRIMS: Final = bytes([CommandKind.TRIM])
+_APPENDS: Final = bytes([CommandKind.APPEND])
+
+
+def holds_records(command: bytes) -> bool:
+    """Whether a command brings records; others only move where the log starts, and help a disk that is full."""
+    return command[:1] == _APPENDS
 
 
 class AppendOutcome(NamedTuple):

@@ -12,13 +12,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from seatrial.env import Clock, Rng
 from seatrial.kafka import backend
 from seatrial.kafka.group_settings import GroupLimits, GroupSettings
 from seatrial.machines.commands import request_id_of
-from seatrial.machines.kv import KeyValueMachine, once_id_of
+from seatrial.machines.kv import KeyValueMachine, holds_value, once_id_of
 from seatrial.machines.metadata import (
     MetadataChange,
     MetadataError,
@@ -86,7 +87,7 @@ class Broker:
         logger: Logger,
         *,
         nodes_changed: Callable[[], None],
-        refusal: Callable[[int], str | None],
+        refusal: Callable[[Replica, int], str | None],
     ) -> None:
         self.config = config
         self.directory = directory
@@ -98,6 +99,7 @@ class Broker:
         self._rng = rng
         self._logger = logger
         self._nodes_changed = nodes_changed
+        self._refusal = refusal
         self.membership = Membership(self, multiraft.loop, logger)
         self.hosting = Hosting(
             config.node_id,
@@ -134,12 +136,13 @@ class Broker:
         )
         machine = KeyValueMachine()
         predict = predict_result(machine) if "ack-before-commit" in unsafe else None
-        options = ReplicaOptions(request_id=request_id_of, once_id=once_id_of, predict=predict)
+        options = ReplicaOptions(request_id=request_id_of, once_id=once_id_of, predict=predict, needs_room=holds_value)
         self.key_value_replica = self.multiraft.open(KEY_VALUE_GROUP, "kv", machine, voters, options)
         self.key_value = KeyValueService(
             self.key_value_replica,
             machine,
             new_request_id=self.new_request_id,
+            refusal=partial(self._refusal, self.key_value_replica),
             unsafe_stale_reads="stale-reads" in unsafe,
         )
 

@@ -286,7 +286,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "disk-reserve-bytes",
         read_integer(0, 1 << 50),
-        "while the disk has less free, records are refused; 0: they are taken until it is full, which ends the node",
+        "while the disk has less free, no records are taken (of leaders: half of it); 0: until a write fails",
         str(64 << 20),
         "BYTES",
     ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from seatrial.kafka.group_settings import GROUPS_TOPIC
 from seatrial.machines.metadata import FIRST_PARTITION_GROUP, MetadataMachine, Partition, Topic
-from seatrial.machines.partition_log import PartitionLog
+from seatrial.machines.partition_log import PartitionLog, holds_records
 from seatrial.marks import reached
 from seatrial.raft.ids import GroupId, NodeId
 from seatrial.server.groups.shard import HostedShard
@@ -55,7 +55,7 @@ class Hosting:
         replica_gone: Callable[[Topic, Partition], None],
         predicts: bool,
         make_coordinator: Callable[[Replica, GroupsMachine], Coordinator],
-        refusal: Callable[[int], str | None],
+        refusal: Callable[[Replica, int], str | None],
     ) -> None:
         self._refusal = refusal
         self.partitions: dict[Key, HostedPartition] = {}
@@ -234,7 +234,7 @@ class Hosting:
         def kept(storage: GroupStorage) -> KeptLog:
             return KeptLog(storage, machine, lambda: self._founders(key, partition))
 
-        options = ReplicaOptions(keep_entries=None, predict=predict, stable=kept)
+        options = ReplicaOptions(keep_entries=None, predict=predict, stable=kept, needs_room=holds_records)
         first = partition.first_configuration(self._node_id)
         replica = self._multiraft.open(partition.group, name, machine, first, options)
         hosted = HostedPartition(
@@ -245,7 +245,7 @@ class Hosting:
             rack_of=self.rack_of,
             alive=self._alive,
             readers=self._readers,
-            refusal=self._refusal,
+            refusal=partial(self._refusal, replica),
         )
         self.partitions[key] = hosted
         return replica

@@ -2,7 +2,7 @@
 
 Two followers of the same leaders have nothing to say to each other, and would not know whether the other one is up:
 so each greets all its peers now and then.  With its greeting it says which shards of consumer groups it leads, for
-those that have no replica of them and are asked where a group is.
+those that have no replica of them and are asked where a group is; and that its disk is nearly full, where it is.
 
 A node that was away while others joined knows them only when it has caught up with the metadata, and it may be one of
 them that leads the metadata now: it would refuse the only node that could tell it.  So it asks its other peers, who
@@ -41,8 +41,11 @@ class Introductions:
         *,
         led: Callable[[], list[tuple[int, int]]] = list,
         leads: Callable[[NodeId, int, int], None] = lambda node, shard, term: None,
+        disk: Callable[[], str] = str,
+        greeted: Callable[[NodeId, str], None] = lambda node, disk: None,
     ) -> None:
-        """`led`: (shard, term) of what this node leads and others cannot know; `leads`: told so of another node."""
+        """`led`: (shard, term) of what this node leads and others cannot know; `leads`: told so of another node.
+        `disk`: what is to be said of this node's disk, "" where there is nothing; `greeted`: told so of another."""
         self._node_id = node_id
         self._transport = transport
         self._metadata = metadata
@@ -50,13 +53,18 @@ class Introductions:
         self._add_peer = add_peer
         self._led = led
         self._leads = leads
+        self._disk = disk
+        self._greeted = greeted
         self._asked_us: dict[NodeId, int] = {}
 
     def greet(self) -> None:
         """Whoever hears it takes this node for alive; there is no answer."""
-        led = self._led()
+        led, disk = self._led(), self._disk()
+        said: dict[str, object] = {"leads": led} if led else {}
+        if disk:
+            said["disk"] = disk
         for peer in self._transport.peers():
-            self._say(peer, {"leads": led} if led else {})
+            self._say(peer, said)
 
     def stranger(self, node: NodeId) -> None:
         """A node that this one does not know was refused."""
@@ -70,14 +78,17 @@ class Introductions:
     def receive(self, message: Message) -> None:
         """A question or an answer of a peer; anything else is ignored."""
         try:
-            said = json.loads(message.data) if isinstance(message, ForwardProposal) else {}
+            said = json.loads(message.data) if isinstance(message, ForwardProposal) else None
+            if not isinstance(said, dict):
+                return
             if "who" in said:
                 self._answer(message.sender, NodeId(int(said["who"])))
-            elif "leads" in said:
-                for shard, term in said["leads"]:
-                    self._leads(message.sender, int(shard), int(term))
             elif "is" in said:
                 self._introduced(NodeId(int(said["is"])), str(said["at"]), int(said["directory"]))
+            else:
+                self._greeted(message.sender, str(said.get("disk", "")))
+                for shard, term in said.get("leads", ()):
+                    self._leads(message.sender, int(shard), int(term))
         except (ValueError, TypeError, KeyError):
             return
 

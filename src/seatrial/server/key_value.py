@@ -17,7 +17,7 @@ from seatrial.marks import reached
 from seatrial.raft.errors import NotLeader, ProposalDropped
 from seatrial.raft.ids import Index, Term
 from seatrial.raft.messages import Entry
-from seatrial.server.errors import DeadlinePassed, NoLeader, OutcomeUnknown, ProposalLost
+from seatrial.server.errors import DeadlinePassed, NoLeader, OutcomeUnknown, ProposalLost, Refused
 from seatrial.server.read_barriers import RETRY_S, until_current
 from seatrial.server.replica import Replica
 
@@ -37,11 +37,13 @@ class KeyValueService:
         machine: KeyValueMachine,
         *,
         new_request_id: Callable[[], bytes],
+        refusal: Callable[[int], str | None] = lambda size: None,
         unsafe_stale_reads: bool = False,
     ) -> None:
         self._replica = replica
         self._machine = machine
         self._new_request_id = new_request_id
+        self._refusal = refusal  # why so many bytes cannot be taken
         self._unsafe_stale_reads = unsafe_stale_reads
         self._loop = replica.host.loop
 
@@ -57,7 +59,12 @@ class KeyValueService:
         if consistency == "stale" or self._unsafe_stale_reads:
             return self._machine.get(key)
         self._refuse_if_closed()
-        await until_current(self._replica, timeout_s)
+        try:
+            await until_current(self._replica, timeout_s)
+        except DeadlinePassed as error:
+            if (refusal := self._refusal(0)) is None:
+                raise
+            raise DeadlinePassed(f"{error}; {refusal}", definite=error.definite) from error
         return self._machine.get(key)
 
     async def put(
@@ -67,8 +74,11 @@ class KeyValueService:
 
         Raises:
             NoLeader, ProposalLost: surely not applied.
+            Refused: nor this; there is no room for it on the disks of those who would have to store it.
             OutcomeUnknown, DeadlinePassed: it may have been.
         """
+        if (refusal := self._refusal(len(key) + len(value))) is not None:
+            raise Refused(refusal)
         command = encode_put(
             key,
             value,

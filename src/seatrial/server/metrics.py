@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from seatrial.server.disk_room import DiskState
 from seatrial.server.latency import BOUNDS_S, Histogram
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class NodeCollector(Collector):
         yield from self._transport()
         yield from self._requests()
         yield from self._http()
+        yield from self._disk()
 
     def _groups(self) -> Iterator[Metric]:
         names = {
@@ -116,6 +118,21 @@ class NodeCollector(Collector):
         sync = HistogramMetricFamily("seatrial_storage_sync_latency_seconds", "one file made durable")
         sync.add_metric([], buckets_of(self._node.files.sync_latency), self._node.files.sync_latency.sum_s)
         yield from (connections, refused, turned_away, received, sent, latency, sync)
+
+    def _disk(self) -> Iterator[Metric]:
+        room = self._node.room
+        held = CounterMetricFamily(
+            "seatrial_raft_held_appends", "appends whose records were not taken, for want of room"
+        )
+        held.add_metric([], room.appends_held)
+        yield held
+        if room.disk is not None:
+            free = GaugeMetricFamily("seatrial_disk_free_bytes", "of the data directory's disk, when last asked")
+            free.add_metric([], room.disk.free_bytes)
+            state = GaugeMetricFamily("seatrial_disk_state", "1 for the state that it is in", labels=["state"])
+            for one in DiskState:
+                state.add_metric([str(one)], int(room.disk.state is one))
+            yield from (free, state)
 
     def _http(self) -> Iterator[Metric]:
         http = self._node.http

@@ -17,11 +17,20 @@ from seatrial.env import Clock, Rng
 from seatrial.marks import reached
 from seatrial.raft.config import RaftConfig
 from seatrial.raft.ids import GroupId, NodeId
-from seatrial.raft.messages import Configuration, ForwardProposal, HeartbeatResponse, Message, PreVote, RequestVote
+from seatrial.raft.messages import (
+    AppendEntries,
+    Configuration,
+    ForwardProposal,
+    HeartbeatResponse,
+    Message,
+    PreVote,
+    RequestVote,
+)
 from seatrial.raft.node import RaftNode
 from seatrial.server.campaigns import Campaigns
 from seatrial.server.quiet import HOST_GROUP, QuietGroups
 from seatrial.server.replica import Machine, Replica, ReplicaOptions
+from seatrial.server.room import Room
 from seatrial.storage.base import LogStorage
 from seatrial.transport.base import Transport
 
@@ -51,6 +60,7 @@ class MultiRaft:
         on_fatal: Callable[[Exception], None],
         on_role_change: Callable[[Replica], None],
         on_configuration_change: Callable[[Replica], None] = lambda replica: None,
+        room: Room | None = None,
     ) -> None:
         self.loop = loop
         self.storage = storage
@@ -65,6 +75,7 @@ class MultiRaft:
         self._on_fatal = on_fatal
         self._on_role_change = on_role_change
         self._on_configuration_change = on_configuration_change
+        self._room = room or Room(raft.node_id, None, clock.now_us)
         self._dirty: list[Replica] = []
         self._scheduled = False
         self._timers: list[tuple[int, GroupId]] = []
@@ -185,6 +196,16 @@ class MultiRaft:
             replica.closed = True
         self._on_fatal(error)
 
+    def greeted(self, peer: NodeId, disk: str) -> None:
+        """A peer said how its disk is: what it would not take is hardly sent to it."""
+        probes = self._room.heard(peer, disk)
+        if probes is None:
+            return
+        for replica in self.replicas.values():
+            if replica.options.needs_room is not None and replica.node.is_leader:
+                replica.node.hold(peer, probes)
+                self.mark_dirty(replica)
+
     async def close(self) -> None:
         """Stop all groups, finish what is queued for the disk, close connections."""
         self._closed = True
@@ -205,7 +226,14 @@ class MultiRaft:
             now_us = self.now_us()
             if type(message) is PreVote or type(message) is RequestVote:
                 self._quiet.remind(replica, now_us)
-            if type(message) is ForwardProposal and replica.proposals.was_taken(message.data):
+            if type(message) is AppendEntries and message.entries:
+                admitted = self._room.admitted(replica, message)
+                if admitted is None:
+                    return
+                message = admitted
+            elif type(message) is ForwardProposal and (
+                replica.proposals.was_taken(message.data) or self._room.refuses(replica, message.data)
+            ):
                 return
             replica.node.step(message, now_us)
         except Exception as error:  # the process ends with it

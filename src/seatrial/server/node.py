@@ -31,6 +31,7 @@ from seatrial.server.multiraft import MultiRaft
 from seatrial.server.patience import PatienceLimits
 from seatrial.server.replica import Replica
 from seatrial.server.retention import Retaining
+from seatrial.server.room import Room
 from seatrial.server.standing import Standing
 from seatrial.server.wires import chosen_wire
 from seatrial.storage.errors import DamagedLog, DataDirectoryInUse, DiskFull, StorageError, WrongDataDirectory
@@ -115,7 +116,9 @@ class Node:
             on_fatal=lambda error: self._on_fatal(start_error(error)),
             on_role_change=lambda replica: self.broker.role_changed(replica),
             on_configuration_change=lambda replica: self.broker.configuration_changed(replica),
+            room=(room := self._make_room(free_bytes)),
         )
+        self.room = room
         self.broker = Broker(
             config,
             self.directory,
@@ -124,7 +127,7 @@ class Node:
             rng.child("broker"),
             logger,
             nodes_changed=lambda: self.standing.nodes_changed(),
-            refusal=self._make_disk_room(free_bytes),
+            refusal=room.refusal,
         )
         self.standing = Standing(
             config, self.directory, transport, self.broker, loop, on_fatal=on_fatal, on_removed=self._leave
@@ -135,13 +138,12 @@ class Node:
         settings = broker_settings(config)
         self.listener = KafkaListener(Dispatcher(self.broker, settings), listener_limits(config), logger, loop)
         self.http = HttpConnections(http_limits(config), logger, loop.time)
-        self.listener.beside.append(self.http.look)
         self.retaining = self._make_retaining(settings)
 
-    def _make_disk_room(self, free_bytes: Callable[[], int] | None) -> Callable[[int], str | None]:
-        if free_bytes is None:
-            return lambda size: None
-        return DiskRoom(free_bytes, self.config.disk_reserve_bytes, self._clock.now_us, self.logger).refusal
+    def _make_room(self, free_bytes: Callable[[], int] | None) -> Room:
+        now_us, reserve = self._clock.now_us, self.config.disk_reserve_bytes
+        disk = free_bytes and DiskRoom(free_bytes, reserve, now_us, self.logger)
+        return Room(self.config.node_id, disk, now_us)
 
     def _make_retaining(self, settings: BrokerSettings) -> Retaining:
         return Retaining(
@@ -163,6 +165,8 @@ class Node:
             self.standing.add_peer,
             led=self.broker.groups.led_unknown_to_others,
             leads=self.broker.groups.heard_of_leader,
+            disk=self.room.told_to_peers,
+            greeted=self.multiraft.greeted,
         )
 
     def _make_transport(self, wire: Wire, listen: Any, rng: Rng) -> NodeTransport:
@@ -217,6 +221,7 @@ class Node:
             raise start_error(error) from error
         try:
             await self.multiraft.start()
+            self.listener.beside += [self.http.look, self.room.look]
             await self.listener.start(self.config.kafka_addr, self._listen)
             await self._start_admin()
         except OSError as error:
@@ -307,6 +312,7 @@ class Node:
             **{k: metadata[k] for k in ("leader_id", "term", "role", "commit_index", "last_applied", "last_index")},
             "groups": self.groups_info(),
             "refused_groups": broker.refused_groups,
+            "disk": self.room.told(),
             "role_changes": list(broker.role_changes),
             "unsafe": sorted(self.config.unsafe),
             "test_hooks": self.config.test_hooks,

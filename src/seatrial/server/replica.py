@@ -77,6 +77,7 @@ class ReplicaOptions:
     `request_id`: the id by which a forwarded command is known again, from its bytes (None: it has none).
     `once_id`: the same of a command that its sender sends but once; None: there are none, or this is not one.
     `predict`: only for the planted bug `ack-before-commit`: a result made up before the entry is committed.
+    `needs_room`: whether a command is data of clients, which is not taken while disks are nearly full; None: none is.
     `stable`: what the Raft node is to see of the group's storage; None: the storage itself.
     `grace_us`: how long after losing the lead a proposal may still end in a definite answer.
     """
@@ -87,6 +88,7 @@ class ReplicaOptions:
     request_id: Callable[[bytes], bytes | None] | None = None
     once_id: Callable[[bytes], bytes | None] | None = None
     predict: Callable[[bytes, Term, Index], Any] | None = None
+    needs_room: Callable[[bytes], bool] | None = None
     stable: Callable[[GroupStorage], StableLog] | None = None
     grace_us: int = 1_000_000
 

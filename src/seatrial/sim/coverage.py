@@ -27,6 +27,7 @@ _MEMBERS: Final = "tests/machines/test_members.py::test_"
 _RARE: Final = "tests/server/test_rare_events.py::test_"
 _HTTP: Final = "tests/server/test_http_connections.py::test_"
 _BURDENS: Final = "tests/transport/test_contract_burdens.py::test_"
+_NO_SIZE: Final = "simulated disks are full or not, of no size"
 _MANY: Final = "it takes more groups than CAMPAIGNS_MAX on a node, and a case has a dozen"
 _NEW_ID: Final = "a wiped node comes back under a new id in simulation"
 _CLASSIC: Final = "tests/kafka/test_classic_group.py::test_"
@@ -72,8 +73,21 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
         f"{_BURDENS}a_peer_that_takes_none_of_its_answers_is_hung_up_on",
     ),
     "records were refused because the disk was nearly full": (
-        "simulated disks are full or not, of no size",
+        _NO_SIZE,
         "tests/server/test_disk_room.py::test_they_are_taken_again_as_soon_as_there_is_room",
+    ),
+    "records of a leader were not taken because the disk was nearly full": (
+        _NO_SIZE,
+        "tests/server/test_disk_room.py::"
+        "test_what_leaders_send_is_taken_until_half_of_the_reserve_is_left_and_each_change_is_told_once",
+    ),
+    "records were refused because a majority's disks were nearly full": (
+        _NO_SIZE,
+        "tests/server/test_room.py::test_a_leader_takes_records_as_long_as_a_majority_has_room_for_them",
+    ),
+    "a follower did not take the records of an append, for want of room": (
+        _NO_SIZE,
+        "tests/server/test_room.py::test_a_follower_takes_records_of_its_leader_until_half_of_the_reserve_is_left",
     ),
     "an election was postponed because too many were under way": (
         _MANY,
