@@ -70,8 +70,11 @@ class Socket(asyncio.Transport):
 class Victim:
     """One broker; `loop` is run in short turns, never for ever."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, dispatcher: Any = None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, dispatcher: Any = None, longest_s: float = LONGEST_S
+    ) -> None:
         self.loop = loop
+        self.longest_s = longest_s
         self.complaints: list[str] = []
         broker = FakeBroker()
         broker.create("cap", 2)
@@ -99,10 +102,10 @@ class Victim:
         """Each input over a connection of its own; what is wrong afterwards, in sentences."""
         found: list[str] = []
         try:
-            with _alarm():
+            with _alarm(self.longest_s):
                 found = self.loop.run_until_complete(self._suffer(inputs))
         except Hang:
-            found.append(f"it took longer than {LONGEST_S} s")
+            found.append(f"it took longer than {self.longest_s} s")
         except Exception as error:
             found.append(f"raised {error!r}")
         found += self.complaints
@@ -178,12 +181,12 @@ def _complaint(context: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _alarm() -> Iterator[None]:
+def _alarm(longest_s: float) -> Iterator[None]:
     def ring(*_: object) -> None:
         raise Hang
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    signal.setitimer(signal.ITIMER_REAL, longest_s)
     try:
         yield
     finally:
