@@ -49,7 +49,7 @@ def until(look: Callable[[], T], wanted: Callable[[T], bool]) -> None:
     end = time.monotonic() + DEADLINE_S
     while not wanted(seen := look()):
         assert time.monotonic() < end, f"not within {DEADLINE_S} s; last seen: {seen}"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 class Brokers:
@@ -62,13 +62,15 @@ class Brokers:
         self.addresses = {node: cluster.addresses(node) for node in cluster.nodes}
         self.bootstrap = ",".join(address.kafka or "" for address in self.addresses.values())
         self._admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        # One for all: each loads this machine's certificates.  It keeps no connection, for what is there may die.
+        self._http = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), timeout=5, trust_env=False)
 
     def wait_until_all_are_known(self) -> None:
         """Until every node counts every node among those that are up: clients ask any of them."""
 
         def known() -> dict[int, int]:
             members = {
-                node: httpx.get(f"{address.http}/api/v1/members", timeout=5, trust_env=False).json()["members"]
+                node: self._http.get(f"{address.http}/api/v1/members").json()["members"]
                 for node, address in self.addresses.items()
             }
             return {node: sum(member["alive"] for member in told) for node, told in members.items()}
@@ -112,7 +114,7 @@ class Brokers:
             leader = self.leader_of(topic)
             if leader != to:
                 url = f"{self.addresses[leader].http}{path}"
-                httpx.post(url, params={"to": to}, timeout=5, trust_env=False)
+                self._http.post(url, params={"to": to})
             return leader
 
         until(asked, lambda leader: leader == to)
@@ -128,7 +130,7 @@ class Brokers:
 
     def metric(self, node: int, name: str, topic: str, partition: int = 0) -> float:
         """One of a partition's numbers on a node; 0 where it has none."""
-        text = httpx.get(f"{self.addresses[node].http}/metrics", timeout=5, trust_env=False).text
+        text = self._http.get(f"{self.addresses[node].http}/metrics").text
         found = re.search(rf'^{name}{{partition="{partition}",topic="{topic}"}} (\S+)$', text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 

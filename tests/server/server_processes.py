@@ -21,6 +21,9 @@ import httpx
 DEADLINE_S = 20.0
 _ATTEMPTS = itertools.count()  # so that the next test does not meet the last one's connections in TIME_WAIT
 _LIBC = ctypes.CDLL(None, use_errno=True)
+# One for all, for each loads the certificates of this machine: ten times the cost of a request.  No connection is kept,
+# for nodes come and go behind their addresses.
+HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
 
 
 def _die_with_parent() -> None:
@@ -101,7 +104,7 @@ class Server:
     def info(self) -> dict[str, Any] | None:
         """None while it does not answer."""
         try:
-            response = httpx.get(f"{self.http}/api/v1/raft/info", timeout=1)
+            response = HTTP.get(f"{self.http}/api/v1/raft/info", timeout=1)
         except httpx.HTTPError:
             return None
         found: dict[str, Any] = response.json()
@@ -147,7 +150,7 @@ class Servers:
     def wait_until_ready(self) -> None:
         def ready() -> bool:
             try:
-                return all(httpx.get(f"{s.http}/readyz", timeout=1).status_code == 200 for s in self if s.is_running())
+                return all(HTTP.get(f"{s.http}/readyz", timeout=1).status_code == 200 for s in self if s.is_running())
             except httpx.HTTPError:
                 return False
 

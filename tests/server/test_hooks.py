@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from server_processes import Server, Servers, servers, until
+from server_processes import HTTP, Server, Servers, servers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 FILTERS = "/api/v1/test/filters"
@@ -16,16 +15,16 @@ FILTERS = "/api/v1/test/filters"
 def put(server: Server, key: str) -> None:
     """As often as it takes: on a busy machine the leader may change under it."""
     url = f"{server.http}/api/v1/kv/{key}"
-    until(lambda: httpx.put(url, content=b"v", timeout=10).status_code == 200, lambda: (key, server.info()))
+    until(lambda: HTTP.put(url, content=b"v", timeout=10).status_code == 200, lambda: (key, server.info()))
 
 
 def holds(server: Server, key: str) -> bool:
     """Whether the node itself has applied the write of this key."""
-    return httpx.get(f"{server.http}/api/v1/kv/{key}?consistency=stale", timeout=10).status_code == 200
+    return HTTP.get(f"{server.http}/api/v1/kv/{key}?consistency=stale", timeout=10).status_code == 200
 
 
 def attach(server: Server, **request: Any) -> dict[str, Any]:
-    response = httpx.post(f"{server.http}{FILTERS}", json=request, timeout=5)
+    response = HTTP.post(f"{server.http}{FILTERS}", json=request, timeout=5)
     assert response.status_code == 201, response.text
     told: dict[str, Any] = response.json()
     return told
@@ -39,8 +38,8 @@ def leader_and_follower(cluster: Servers) -> tuple[Server, Server]:
 def test_without_the_flag_there_are_no_hooks(tmp_path: Path) -> None:
     with servers(tmp_path, 1) as cluster:
         node = cluster.nodes[1]
-        assert httpx.post(f"{node.http}{FILTERS}", json={"rule": "drop-messages"}).status_code == 404
-        assert httpx.get(f"{node.http}{FILTERS}").status_code == 404
+        assert HTTP.post(f"{node.http}{FILTERS}", json={"rule": "drop-messages"}).status_code == 404
+        assert HTTP.get(f"{node.http}{FILTERS}").status_code == 404
         info = node.info()
         assert info is not None and info["test_hooks"] is False
         assert node.events("TEST_HOOKS") == []
@@ -58,17 +57,17 @@ def test_hooks_are_loud_in_the_log_and_refuse_what_cannot_be(tmp_path: Path) -> 
             ({"rule": "drop-messages", "towards": [2]}, "towards"),
             ({"value": 3}, "rule"),
         ]:
-            refused = httpx.post(f"{node.http}{FILTERS}", json=body)
+            refused = HTTP.post(f"{node.http}{FILTERS}", json=body)
             assert refused.status_code == 400 and says in refused.json()["error"], refused.text
-        absent = httpx.delete(f"{node.http}{FILTERS}/7")
+        absent = HTTP.delete(f"{node.http}{FILTERS}/7")
         assert absent.status_code == 404 and "no filter 7" in absent.json()["error"]
-        told = httpx.get(f"{node.http}{FILTERS}").json()
+        told = HTTP.get(f"{node.http}{FILTERS}").json()
         assert told["filters"] == [] and told["rules"]["drop-appends"]["fair"] is True
         attached = attach(node, rule="hold-messages", to=[2], side="receive", group="kv", messages=["AppendEntries"])
         assert (attached["id"], attached["to"], attached["bit"]) == (1, [2], False)
         assert node.events("TEST_HOOKS")[-1]["filter"]["rule"] == "hold-messages"
-        assert [f["id"] for f in httpx.delete(f"{node.http}{FILTERS}").json()["filters"]] == [1]
-        assert httpx.get(f"{node.http}{FILTERS}").json()["filters"] == []
+        assert [f["id"] for f in HTTP.delete(f"{node.http}{FILTERS}").json()["filters"]] == [1]
+        assert HTTP.get(f"{node.http}{FILTERS}").json()["filters"] == []
 
 
 def test_a_follower_without_appends_lags_and_catches_up_when_they_flow_again(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_follower_without_appends_lags_and_catches_up_when_they_flow_again(tmp
             put(leader, key)
         until(lambda: holds(third, keys[-1]), cluster.describe)
         assert not any(holds(follower, key) for key in keys), "what it did not get it cannot have applied"
-        detached = httpx.delete(f"{follower.http}{FILTERS}/{attached['id']}", timeout=10).json()
+        detached = HTTP.delete(f"{follower.http}{FILTERS}/{attached['id']}", timeout=10).json()
         assert detached["bit"] and detached["counters"]["dropped"] > 0
         until(lambda: all(holds(follower, key) for key in keys), cluster.describe)
 
@@ -92,9 +91,9 @@ def test_held_appends_arrive_in_a_burst_when_they_are_released(tmp_path: Path) -
         attached = attach(follower, rule="hold-appends", side="receive", group="kv")
         put(leader, "k")
         path = f"{follower.http}{FILTERS}"
-        until(lambda: httpx.get(path, timeout=10).json()["filters"][0]["held"] > 0, cluster.describe)
+        until(lambda: HTTP.get(path, timeout=10).json()["filters"][0]["held"] > 0, cluster.describe)
         assert not holds(follower, "k")
-        released = httpx.post(f"{path}/{attached['id']}/release", timeout=10).json()
+        released = HTTP.post(f"{path}/{attached['id']}/release", timeout=10).json()
         assert released["counters"]["released"] > 0
-        httpx.delete(path, timeout=10)
+        HTTP.delete(path, timeout=10)
         until(lambda: holds(follower, "k"), cluster.describe)

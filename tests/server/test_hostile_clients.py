@@ -12,7 +12,6 @@ import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from confluent_kafka import Producer
@@ -30,7 +29,7 @@ from raw_clients import (
     names_frame,
     raise_file_limit,
 )
-from server_processes import Server, servers
+from server_processes import HTTP, Server, servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -61,7 +60,7 @@ def memory_of(node: Server) -> int:
 
 def answered_bytes(node: Server) -> int:
     """In all, whether they were taken or not."""
-    text = httpx.get(f"{node.http}/metrics", timeout=20).text
+    text = HTTP.get(f"{node.http}/metrics", timeout=20).text
     (line,) = (line for line in text.splitlines() if line.startswith("seatrial_kafka_sent_bytes_total "))
     return int(float(line.split()[1]))
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from server_processes import Server, Servers, servers, until
+from server_processes import HTTP, Server, Servers, servers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 FAST = ("--durability", "os")
 
 
 def ask(server: Server, method: str, path: str, body: object = None) -> httpx.Response:
-    return httpx.request(method, f"{server.http}/api/v1/{path}", json=body, timeout=10)
+    return HTTP.request(method, f"{server.http}/api/v1/{path}", json=body, timeout=10)
 
 
 def members(server: Server) -> dict[int, dict[str, Any]]:
@@ -40,7 +40,7 @@ def voters(server: Server, group: str) -> list[int]:
 def put(server: Server, key: str, value: str) -> None:
     def written() -> bool:
         try:
-            return httpx.put(f"{server.http}/api/v1/kv/{key}", content=value.encode(), timeout=10).status_code == 200
+            return HTTP.put(f"{server.http}/api/v1/kv/{key}", content=value.encode(), timeout=10).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -50,7 +50,7 @@ def put(server: Server, key: str, value: str) -> None:
 def get(server: Server, key: str) -> bytes | None:
     """The linearizable value; None while there is no answer."""
     try:
-        answer = httpx.get(f"{server.http}/api/v1/kv/{key}", timeout=10)
+        answer = HTTP.get(f"{server.http}/api/v1/kv/{key}", timeout=10)
     except httpx.HTTPError:
         return None
     return answer.content if answer.status_code == 200 else None
@@ -136,7 +136,7 @@ def test_a_node_joins_catches_up_votes_and_the_leader_can_be_removed_with_nothin
                 until(lambda s=server, g=group: voters(s, g) == left, cluster.describe)  # type: ignore[misc]
         until(lambda: (victim.info() or {}).get("removed"), cluster.describe)
         assert victim.events("removed")
-        assert httpx.get(f"{victim.http}/readyz", timeout=5).status_code == 503
+        assert HTTP.get(f"{victim.http}/readyz", timeout=5).status_code == 503
         bootstrap = ",".join(server.kafka for server in others)
         produce(bootstrap, "t", range(200, 250))
         assert consume(bootstrap, "t", 250) == list(range(250))

@@ -23,7 +23,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from server_processes import Server, Servers, leased_network, servers, until
+from server_processes import HTTP, Server, Servers, leased_network, servers, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -130,7 +130,7 @@ def test_compare_and_set_with_sessions_counts_exactly_once_across_a_leader_kill(
         headers = {"Seatrial-Client-Id": "counter", "Seatrial-Sequence": str(sequence)}
         headers |= {"If-Match": f'"{version}"'} if version else {"If-None-Match": "*"}
         try:
-            answer = httpx.put(
+            answer = HTTP.put(
                 f"{server.http}/api/v1/kv/count?timeout_ms=2000", content=b"%d" % number, headers=headers, timeout=5
             )
         except httpx.HTTPError:
@@ -153,7 +153,7 @@ def test_compare_and_set_with_sessions_counts_exactly_once_across_a_leader_kill(
             version = answer.json()["version"]
         for server in cluster:
             if server.is_running():
-                assert httpx.get(f"{server.http}/api/v1/kv/count", timeout=10).content == b"60"
+                assert HTTP.get(f"{server.http}/api/v1/kv/count", timeout=10).content == b"60"
 
 
 def test_a_killed_node_comes_back_and_all_replicas_are_equal(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_killed_node_comes_back_and_all_replicas_are_equal(tmp_path: Path) -> 
         survivor = cluster.leader("kv", victim)
         for number in range(50):
             producer.produce("t", b"%d" % number)
-            httpx.put(f"{survivor.http}/api/v1/kv/k{number % 5}", content=b"v", timeout=10)
+            HTTP.put(f"{survivor.http}/api/v1/kv/k{number % 5}", content=b"v", timeout=10)
         assert producer.flush(30) == 0
         victim.start()
         cluster.wait_until_ready()
@@ -444,13 +444,13 @@ def test_planted_bugs_answer_without_a_majority_and_the_server_as_shipped_does_n
     with servers(tmp_path, 3, *flags) as cluster:
         leader = cluster.leader("kv")
         url = f"{leader.http}/api/v1/kv/k"
-        assert httpx.put(url, content=b"1", timeout=10).status_code == 200
+        assert HTTP.put(url, content=b"1", timeout=10).status_code == 200
         for server in cluster:
             if server is not leader:
                 server.signal(signal.SIGSTOP)
         try:
-            written = httpx.put(f"{url}?timeout_ms=1000", content=b"2", timeout=10).status_code
-            read = httpx.get(f"{url}?timeout_ms=1000", timeout=10).status_code
+            written = HTTP.put(f"{url}?timeout_ms=1000", content=b"2", timeout=10).status_code
+            read = HTTP.get(f"{url}?timeout_ms=1000", timeout=10).status_code
         finally:
             for server in cluster:
                 server.signal(signal.SIGCONT)
@@ -467,12 +467,12 @@ def test_metrics_are_prometheus_text_with_lag_on_the_leader(tmp_path: Path) -> N
         leader = cluster.leader("t/0")
 
         def caught_up() -> bool:
-            text = httpx.get(f"{leader.http}/metrics", timeout=5).text
+            text = HTTP.get(f"{leader.http}/metrics", timeout=5).text
             lags = [line for line in text.splitlines() if line.startswith("seatrial_raft_follower_lag_offsets{")]
             return len(lags) == 2 and all(line.endswith(" 0.0") for line in lags)
 
-        until(caught_up, lambda: httpx.get(f"{leader.http}/metrics", timeout=5).text)
-        text = httpx.get(f"{leader.http}/metrics", timeout=5).text
+        until(caught_up, lambda: HTTP.get(f"{leader.http}/metrics", timeout=5).text)
+        text = HTTP.get(f"{leader.http}/metrics", timeout=5).text
         assert 'seatrial_raft_is_leader{group="t/0"} 1.0' in text
         assert 'seatrial_kafka_request_latency_seconds_bucket{api_key="0",le="+Inf"} 1.0' in text
         assert re.search(r'seatrial_storage_sync_latency_seconds_bucket{le="\+Inf"} [1-9]', text)
