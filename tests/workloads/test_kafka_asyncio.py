@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+import struct
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -14,8 +17,9 @@ from seatrial.cluster.spawn import spawn_cluster
 from seatrial.env import RealClock, Rng
 from seatrial.history import OpType
 from seatrial.workloads.base import Client, Completion, Endpoint, Request, SetupFailed
-from seatrial.workloads.kafka_asyncio import AsyncAppendClient, AsyncPollClient
+from seatrial.workloads.kafka_asyncio import AsyncAppendClient, AsyncPollClient, stopped
 from seatrial.workloads.kafka_asyncio_final import AsyncFinalReadClient, create_topic
+from seatrial.workloads.kafka_group import GroupMemberClient
 from seatrial.workloads.kafka_log import LogWorkload
 from seatrial.workloads.kafka_settings import bootstrap
 from seatrial.workloads.recorder import Recorder
@@ -24,6 +28,7 @@ from seatrial.workloads.runner import run_final, run_workload
 pytestmark = pytest.mark.slow
 ASSIGN, POLL = Request(f="assign", key="log/0"), Request(f="poll", key="log/0")
 FINAL = Request(f="final-read", key="log/0")
+API_VERSIONS = 18
 
 
 @pytest.fixture
@@ -42,6 +47,36 @@ def silent_server() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+class TonguelessBroker:
+    """Says which requests it knows, and answers none of them."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.address = ""
+        self._server: asyncio.Server | None = None
+
+    async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                api_key, _, correlation = struct.unpack_from(">hhi", await reader.readexactly(size))
+                if api_key == API_VERSIONS:
+                    known = [(key, 0, 0) for key in (0, 1, 2, 3, 10, 11, 18)]
+                    ranges = b"".join(struct.pack(">hhh", *one) for one in known)
+                    answer = struct.pack(">ihi", correlation, 0, len(known)) + ranges
+                    writer.write(struct.pack(">i", len(answer)) + answer)
+                else:
+                    self.requests += 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def start(self) -> TonguelessBroker:
+        self._server = await asyncio.start_server(self._called, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        self.address = f"{host}:{port}"
+        return self
+
+
 def with_clients(scenario: Callable[..., Awaitable[None]], *make: Callable[[], Client]) -> None:
     """Run the scenario on clients that are closed at the end; nothing may be left uncaught in the loop."""
 
@@ -54,6 +89,9 @@ def with_clients(scenario: Callable[..., Awaitable[None]], *make: Callable[[], C
         finally:
             for client in clients:
                 await client.close()
+        for _ in range(3):  # by which the library notices what was left open, when its tasks have let go of it
+            gc.collect()
+            await asyncio.sleep(0)
         assert not uncaught, uncaught
 
     asyncio.run(run())
@@ -134,6 +172,69 @@ def test_a_broker_that_never_answers_holds_nobody_up(silent_server: str) -> None
         lambda: AsyncAppendClient(silent_server, "plain", idempotent=False),
         lambda: AsyncPollClient(silent_server, "poll"),
     )
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(lambda at: AsyncAppendClient(at, "append", idempotent=True).perform(append(1)), id="append"),
+        pytest.param(lambda at: AsyncPollClient(at, "poll").perform(POLL), id="poll"),
+        pytest.param(lambda at: AsyncFinalReadClient(at, "final").perform(FINAL), id="final read"),
+        pytest.param(
+            lambda at: GroupMemberClient(at, "member", group="g", topic="log").perform(Request(f="consume")),
+            id="member",
+        ),
+        pytest.param(
+            lambda at: create_topic([Endpoint(node=1, kafka=at)], "log", partitions=1, replication=1, timeout=60),
+            id="create a topic",
+        ),
+    ],
+)
+def test_a_client_that_is_cut_off_as_it_asks_a_first_node_leaves_no_connection_open(
+    begin: Callable[[str], Coroutine[Any, Any, object]],
+) -> None:
+    """ "Unclosed AIOKafkaConnection": the library forgets it."""
+
+    async def scenario() -> None:
+        broker = await TonguelessBroker().start()
+        while True:
+            task = asyncio.create_task(begin(broker.address))
+            while not broker.requests and not task.done():
+                await asyncio.sleep(0.001)
+            if not task.done():  # else its own time was up on a machine that is busy
+                break
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    with_clients(scenario)
+
+
+class Clinging:
+    """A consumer, or its parts, that waits for a coordinator who is gone, and whose tasks wait as well."""
+
+    def __init__(self) -> None:
+        self._coordinator = self._fetcher = self._client = self
+        self._heartbeat_task = asyncio.create_task(asyncio.Event().wait())
+        self._fetch_task = asyncio.create_task(asyncio.Event().wait())
+        self.is_closed = False
+
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.is_closed = self._heartbeat_task.done() and self._fetch_task.done()
+
+
+def test_a_consumer_that_cannot_say_good_bye_hangs_up_all_the_same() -> None:
+    """Its tasks went on with its connections, and nobody knew of them."""
+
+    async def scenario() -> None:
+        consumer = Clinging()
+        await stopped(consumer)
+        assert consumer.is_closed
+
+    with_clients(scenario)
 
 
 def test_set_up_says_what_it_last_saw() -> None:

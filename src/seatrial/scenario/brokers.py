@@ -18,7 +18,7 @@ from seatrial.cluster.drivers.base import NodeAddresses
 from seatrial.cluster.ports import split_address
 from seatrial.scenario.attempts import NoAnswer
 from seatrial.scenario.errors import NotHere
-from seatrial.workloads.kafka_asyncio import BACKOFF_MS, TROUBLE, in_time, shared_settings, told
+from seatrial.workloads.kafka_asyncio import BACKOFF_MS, TROUBLE, begun, in_time, shared_settings, told
 
 CLIENT_ID: Final = "seatrial-scenario"
 CONTROL_S: Final = 1.5  # to learn who leads
@@ -71,11 +71,14 @@ class Brokers:
         )
         client.add_topic(self._topic)
         try:
-            await client.bootstrap()
+            await begun(client.bootstrap())
         except BaseException:
             await in_time(client.close())
             raise
-        return self._clients.setdefault(via, client)
+        other = self._clients.setdefault(via, client)
+        if other is not client:  # opened meanwhile for another request
+            await in_time(client.close())
+        return other
 
     async def leader(self, client: AIOKafkaClient, partition: int) -> int:
         """Who leads the partition, by what the client was told.  Raises NoAnswer."""

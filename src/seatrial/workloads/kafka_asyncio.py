@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import (
     InvalidRequiredAcksError,
     InvalidTopicError,
@@ -42,6 +44,14 @@ POLL_S_MAX: Final = 2.0
 POLL_MESSAGES_MAX: Final = 1000
 BACKOFF_MS: Final = 20
 NO_RETRY_MS: Final = 60_000  # longer than any append is waited for
+# Of a consumer's coordinator and fetcher.
+BACKGROUND_TASKS: Final = (
+    "_coordination_task",
+    "_heartbeat_task",
+    "_commit_refresh_task",
+    "_reset_committed_task",
+    "_fetch_task",
+)
 
 # As in `kafka_clients`: a broker answers these before it appends anything, whatever else goes on.
 REFUSED_BEFORE_APPEND: Final = (
@@ -89,6 +99,7 @@ class AbandonableProducer(AIOKafkaProducer):  # type: ignore[misc]
             await asyncio.wait([sending], timeout=2 * BACKOFF_MS / 1000)
             sending.cancel()  # out of a long back-off
             await asyncio.wait([sending], timeout=STOP_S)
+            await self.client.close()  # what it had begun to open meanwhile
 
 
 class AsyncAppendClient:
@@ -140,7 +151,7 @@ class AsyncAppendClient:
             self._producer = AbandonableProducer(**self._settings)
             try:
                 async with asyncio.timeout(START_S):
-                    await self._producer.start()
+                    await begun(self._producer.start())
             except BaseException:
                 await self.reconnect()
                 raise
@@ -185,7 +196,7 @@ class AsyncPollClient:
         self._assigned = None
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await in_time(consumer.stop())
+            await stopped(consumer)
 
     async def close(self) -> None:
         await self.reconnect()
@@ -232,11 +243,41 @@ async def started(consumer: AIOKafkaConsumer, within_s: float) -> AIOKafkaConsum
     """Start it, or stop what was begun and raise."""
     try:
         async with asyncio.timeout(within_s):
-            await consumer.start()
+            await begun(consumer.start())
     except BaseException:
-        await in_time(consumer.stop())
+        await stopped(consumer)
         raise
     return consumer
+
+
+async def stopped(consumer: AIOKafkaConsumer) -> None:
+    """Stop it; where that waits for a node that is gone, hang up on all of them."""
+    await in_time(consumer.stop())
+    # Cut off, it would leave its tasks with open connections, of which nobody knows any more.
+    owners = (consumer._coordinator, consumer._fetcher)
+    tasks = [getattr(owner, name, None) for owner in owners for name in BACKGROUND_TASKS]
+    left = [task for task in tasks if task is not None and not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=STOP_S)
+    await in_time(consumer._client.close())
+
+
+async def begun(starting: Awaitable[Any]) -> None:
+    """Await the start of a client; where it is cut off, close the connection that the library then forgets.
+
+    Of the one on which it asks a first node for metadata nothing but a variable of `AIOKafkaClient.bootstrap` knows
+    (aiokafka 0.14): it would be told as "Unclosed AIOKafkaConnection".
+    """
+    try:
+        await starting
+    except BaseException as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            connection = frame.f_locals.get("bootstrap_conn")
+            if isinstance(connection, AIOKafkaConnection):
+                connection.close()
+        raise
 
 
 def pairs_of(records: Sequence[Any]) -> list[Json]:

@@ -27,6 +27,7 @@ from seatrial.workloads.kafka_asyncio import (
     BACKOFF_MS,
     START_S,
     TROUBLE,
+    begun,
     in_time,
     pairs_of,
     shared_settings,
@@ -56,7 +57,7 @@ class AsyncFinalReadClient:
         client = AIOKafkaClient(**self._settings)
         try:
             async with asyncio.timeout(READ_S_MAX):
-                await client.bootstrap()
+                await begun(client.bootstrap())
                 records = await _read(client, TopicPartition(*split_key(request.key)), request.node)
         except Incomplete as error:
             return Completion(type=OpType.FAIL, error=f"incomplete: {error}")
@@ -138,7 +139,7 @@ async def create_topic(
         admin = AIOKafkaAdminClient(**settings)
         try:
             async with asyncio.timeout(START_S):
-                await admin.start()
+                await begun(admin.start())
             async with asyncio.timeout(2 * ATTEMPT_S):
                 last = await _created(admin, topic, partitions, replication)
         except TROUBLE as error:
@@ -146,7 +147,7 @@ async def create_topic(
         except AttributeError:  # the library does not look whether it knows one
             last = "no controller is known"
         finally:
-            await in_time(admin.close())
+            await in_time(admin._client.close())  # its own method does nothing where it was cut off as it started
         if not last:
             return
         await asyncio.sleep(RETRY_S)

@@ -28,10 +28,12 @@ from seatrial.workloads.kafka_asyncio import (
     POLL_S_MAX,
     START_S,
     TROUBLE,
+    begun,
     in_time,
     pairs_of,
     shared_settings,
     started,
+    stopped,
     told,
 )
 from seatrial.workloads.kafka_asyncio_final import READ_S_MAX, Incomplete, fetch, high_watermark
@@ -160,7 +162,7 @@ class GroupMemberClient:
         client = AIOKafkaClient(**self._client_settings)
         try:
             async with asyncio.timeout(OPERATION_MS / 1000):
-                await client.bootstrap()
+                await begun(client.bootstrap())
                 coordinator = await client.coordinator_lookup(CoordinationType.GROUP, self._settings["group_id"])
                 response = await client.send(coordinator, request)
         except TROUBLE as error:
@@ -175,7 +177,7 @@ class GroupMemberClient:
         self._held.offsets.clear()
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await in_time(consumer.stop())
+            await stopped(consumer)
 
     async def close(self) -> None:
         await self.reconnect()
@@ -220,7 +222,7 @@ class GroupObserverClient:
         client = AIOKafkaClient(**self._client_settings)
         records: dict[str, Json] = {}
         try:
-            await client.bootstrap()
+            await begun(client.bootstrap())
             await client.add_topic(self._places[0].topic)
             for place in self._places:
                 leader = client.cluster.leader_for_partition(place)
@@ -239,7 +241,7 @@ class GroupObserverClient:
     async def reconnect(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await in_time(consumer.stop())
+            await stopped(consumer)
 
     async def close(self) -> None:
         await self.reconnect()
