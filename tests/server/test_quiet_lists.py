@@ -109,6 +109,17 @@ def test_a_host_that_missed_a_change_vouches_for_nothing_until_it_has_the_whole_
     assert pair.beat() < 16
 
 
+def test_a_host_that_comes_when_others_know_the_list_already_is_told_all_of_it() -> None:
+    pair = Pair()
+    pair.rest(GROUPS[:300])
+    pair.beat(lost=True)
+    pair.rest([GROUPS[300]])
+    pair.beat()  # changes of a list that it never saw
+    assert not pair.vouched()
+    pair.beat()
+    assert pair.vouched() == GROUPS[:301]
+
+
 def test_the_whole_list_is_told_again_at_times_even_to_those_that_said_nothing(pair: Pair) -> None:
     sizes = [pair.beat() for _ in range(LIST_EVERY_BEATS)]
     assert sum(size > 24 * 300 for size in sizes) == 1

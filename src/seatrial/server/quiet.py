@@ -193,8 +193,10 @@ class QuietGroups:
             heard.terms.clear()
             missed = self._listed(message.sender, heard, epoch, message.data[_HEAD.size :])
             self._let_go(message.sender, heard, list(self._resting.get(message.sender, ())))
-        elif kind == BEAT_WITH_CHANGES and message.data[_HEAD.size :].startswith(_BASE.pack(heard.epoch)):
-            missed = self._listed(message.sender, heard, epoch, message.data[_HEAD.size + _BASE.size :])
+        elif kind == BEAT_WITH_CHANGES and len(message.data) >= _HEAD.size + _BASE.size:
+            (base,) = _BASE.unpack_from(message.data, _HEAD.size)
+            if base == heard.epoch:
+                missed = self._listed(message.sender, heard, epoch, message.data[_HEAD.size + _BASE.size :])
         is_known = heard.epoch == epoch
         if is_known:
             heard.at_us = now_us
