@@ -11,7 +11,9 @@ import asyncio
 import os
 import shutil
 import signal
+import ssl
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +25,18 @@ from seatrial.cluster.node_group import TERMINATE_TIMEOUT_S, ExitReport, NodeGro
 from seatrial.cluster.node_process import NodeProcess, Processes
 from seatrial.rundir import RunDirectory
 
-READY_POLL_S = 0.01
+READY_POLL_S = 0.02  # asking takes CPU time that a node which starts could use
 READY_TIMEOUT_S = 1.0
 SIGNAL_POLL_S = 0.001
 SIGNAL_TIMEOUT_S = 5.0
 # Settings of this harness and its systems must come from the spec, so that a trial can be replayed elsewhere.
 ENVIRONMENT_DROPPED = ("SEATRIAL_", "ETCD_")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Loading them takes tens of milliseconds, so all clusters of a process share one set."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class _Node:
@@ -53,7 +61,7 @@ class Nodes(NodeGroup):
         self.unexpected_exits: list[NodeExited] = []
         self.processes = Processes(self._process_ended)
         # Proxies from the environment are for the world outside; these addresses are in this machine.
-        self._http = httpx.AsyncClient(trust_env=False, timeout=READY_TIMEOUT_S)
+        self._http = httpx.AsyncClient(verify=_certificates(), trust_env=False, timeout=READY_TIMEOUT_S)
         self._start_timeout = start_timeout
         self._nodes = {node: _Node(place) for node, place in sorted(places.items())}
 
