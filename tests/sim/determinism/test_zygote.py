@@ -123,8 +123,9 @@ def until_gone(pids: list[int]) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_when_the_parent_is_interrupted_or_killed(how: signal.Signals) -> None:
     program = (
-        f"import sys; sys.path.append({str(Path(programs.__file__).parent)!r}); import programs\n"
+        f"import signal, sys; sys.path.append({str(Path(programs.__file__).parent)!r}); import programs\n"
         "from seatrial.sim.zygote import Zygote\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what a shell starts with & ignores it
         "with Zygote(programs.hang) as zygote:\n"
         "    jobs = [zygote.start(programs.hang, None) for _ in range(2)]\n"
         "    print(zygote._process.pid, *(job.pid for job in jobs), flush=True)\n"
@@ -132,10 +133,13 @@ def test_nothing_is_left_when_the_parent_is_interrupted_or_killed(how: signal.Si
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
         assert parent.stdout is not None
-        pids = [int(word) for word in parent.stdout.readline().split()]
-        assert len(pids) == 3
-        parent.send_signal(how)
-        parent.wait(timeout=10)
+        try:
+            pids = [int(word) for word in parent.stdout.readline().split()]
+            assert len(pids) == 3
+            parent.send_signal(how)
+            parent.wait(timeout=10)
+        finally:
+            parent.kill()  # or leaving this block would wait for it, and its runs spin, for ever
     until_gone(pids)
 
 
