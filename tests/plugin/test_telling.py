@@ -62,6 +62,9 @@ def test_elsewhere(cluster):
 """
 
 SPEECHLESS = """
+import pytest
+
+@pytest.mark.cluster(nodes=1)
 async def test_fails(cluster):
     async def look():
         raise RuntimeError("nobody can be asked")
