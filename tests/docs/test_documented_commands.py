@@ -4,7 +4,7 @@ Runs are shortened (the duration and the number of seeds are the only things tha
 started and stopped, `make` targets have to exist; a block of type `text` is not a command for a machine at hand.  A
 block of Python that begins with `# file: NAME` is put into that file first; the page's tests are all run, by its
 commands or else at its end.  What several pages show to the letter, and leaves nothing for a page's next command, is
-run for the first of them.
+run for the first of them, or for the one that keeps what it leaves (`--out`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,19 @@ def shortened(words: list[str]) -> list[str]:
     return [SHORTER.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
+def kept_by_a_page() -> Iterator[list[str]]:
+    """Every command with `--out NAME`, without that."""
+    for words in (words for page in PAGES for words in commands_of(page) if "--out" in words):
+        at = words.index("--out")
+        yield shortened(words[:at] + words[at + 2 :])
+
+
 def is_first(words: list[str], shared: Path) -> bool:
     """Whether no page of this run of pytest has had the command before; those that use a page's files are all first."""
     if words[0] != "seatrial" or "--out" in words or any(word.endswith((".toml", ".jsonl")) for word in words):
         return True
+    if words in kept_by_a_page():
+        return False
     try:
         (shared / hashlib.sha256(shlex.join(words).encode()).hexdigest()).touch(exist_ok=False)
     except FileExistsError:
