@@ -41,7 +41,7 @@ def test_our_own_cluster_keeps_its_promises_under_faults(tmp_path: Path) -> None
         "--faults",
         "partition,kill,pause",
         "--duration",
-        "12s",
+        "10s",
         "--seed",
         "11",
     )
@@ -94,13 +94,13 @@ def test_an_etcd_without_the_bug_is_valid(tmp_path: Path) -> None:
     version = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
     status, verdict = run(
         tmp_path / "run", "--system", "etcd", "--etcd-version", version, "--workload", "kv-txn", "--faults", "kill",
-        "--duration", "10s", "--seed", "5",
+        "--duration", "6s", "--seed", "5",
     )  # fmt: skip
     assert (status, verdict["validity"]) == (0, "VALID"), why(verdict)
 
 
 def test_a_stored_trial_runs_again_and_its_history_can_be_checked_again(tmp_path: Path) -> None:
-    status, first = run(tmp_path / "first", "--workload", "kv", "--duration", "2s", "--seed", "3")
+    status, first = run(tmp_path / "first", "--workload", "kv", "--duration", "1s", "--seed", "3")
     assert status == 0, why(first)
     command = [*LAUNCH, "run", str(tmp_path / "first" / "trial.toml"), "--out", str(tmp_path / "second"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
