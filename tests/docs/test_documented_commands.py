@@ -26,7 +26,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LAUNCH = [sys.executable, "-c", "from seatrial.launcher import main; main()"]
-SHORTER = {"--duration": "2s", "--seeds": "4"}
+SHORTER = {"--duration": "2s", "--seeds": "2"}
 
 
 def commands_of(page: Path) -> list[list[str]]:
