@@ -42,7 +42,7 @@ def history(seed: int, *, unique: bool) -> list[Row]:
 def test_zones_and_numpy_agree_with_the_reference() -> None:
     bad = 0
     kinds = set()
-    for seed in range(5_000):
+    for seed in range(2_000):
         rows = [row for row in history(seed, unique=True) if row.kind != MISMATCH]
         columns = columns_of(rows)
         try:
@@ -57,7 +57,7 @@ def test_zones_and_numpy_agree_with_the_reference() -> None:
         if violation is not None:
             bad += 1
             kinds.add(violation.kind)
-    assert bad > 1_000
+    assert bad > 400
     assert kinds == {
         "phantom-value",
         "order-inside-chain",
@@ -71,20 +71,20 @@ def test_zones_and_numpy_agree_with_the_reference() -> None:
 @pytest.mark.slow
 def test_search_agrees_with_the_reference_and_its_witnesses_hold() -> None:
     bad = 0
-    for seed in range(5_000):
+    for seed in range(2_000):
         rows = history(seed, unique=seed % 2 == 0)
         result = search(rows, INITIAL, LIMITS)
         assert result.linearizable is is_linearizable(rows, INITIAL), f"seed {seed}"
         assert not result.linearizable or explains(result.witness, rows, INITIAL), f"seed {seed}"
         bad += not result.linearizable
-    assert bad > 1_000
+    assert bad > 400
 
 
 @pytest.mark.slow
 def test_deciding_by_local_refutation_agrees_and_its_cores_are_proofs() -> None:
     """A stall of three configurations forces the local refutation on most histories."""
     sizes = []
-    for seed in range(3_000):
+    for seed in range(1_200):
         rows = history(seed, unique=seed % 2 == 0)
         decision = decide(rows, INITIAL, LIMITS, stall=3)
         assert decision.linearizable is is_linearizable(rows, INITIAL), f"seed {seed}"
