@@ -22,14 +22,24 @@ DEADLINE_S = 30.0
 class NodeCluster:
     """Founders 1 to n, and nodes that join; `prefix` is 127.A.B, leased by the test.
 
-    absent: founders that never come up.
+    absent: founders that never come up.  election_timeout_ms: long, where no leader may change on a busy machine.
     """
 
-    def __init__(self, root: Path, prefix: str, founders: int, token: str = "", absent: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        prefix: str,
+        founders: int,
+        token: str = "",
+        *,
+        absent: Collection[int] = (),
+        election_timeout_ms: int = 300,
+    ) -> None:
         self.root = root
         self.prefix = prefix
         self.founders = range(1, founders + 1)
         self.absent = absent
+        self.election_timeout_ms = election_timeout_ms
         self.token = token
         self.nodes: dict[int, Node] = {}
         self.lines: dict[int, list[dict[str, Any]]] = {}
@@ -50,6 +60,7 @@ class NodeCluster:
             advertise_kafka=Address(host, 9092),
             join=join,
             durability="os",
+            election_timeout_ms=self.election_timeout_ms,
             http_token=self.token,
             uvloop=False,
         )

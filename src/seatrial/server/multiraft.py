@@ -206,6 +206,13 @@ class MultiRaft:
                 replica.node.hold(peer, probes)
                 self.mark_dirty(replica)
 
+    def hand_over_for_room(self, now_s: float) -> None:
+        """Have groups led where there is room for what they take; to be called about once a second."""
+        for replica in self.replicas.values() if self._room.is_short else ():
+            heir = self._room.heir(replica)
+            if heir is not None:
+                replica.transfer_leadership(heir)
+
     async def close(self) -> None:
         """Stop all groups, finish what is queued for the disk, close connections."""
         self._closed = True

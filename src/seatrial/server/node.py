@@ -221,7 +221,7 @@ class Node:
             raise start_error(error) from error
         try:
             await self.multiraft.start()
-            self.listener.beside += [self.http.look, self.room.look]
+            self.listener.beside += [self.http.look, self.room.look, self.multiraft.hand_over_for_room]
             await self.listener.start(self.config.kafka_addr, self._listen)
             await self._start_admin()
         except OSError as error:

@@ -1,6 +1,7 @@
 """Whether there is room for records where they have to go: on this node's disk, and on those of a group's majority.
 
-    a leader     refuses records while its own disk is low, or so many of the group's that no majority takes them
+    a leader     refuses records while its own disk is low, or so many of the group's that no majority takes them; in
+                 the first case it hands over to a peer that has room
     a follower   whose disk is full takes of an AppendEntries what needs no room, and answers for that alone: the
                  leader sends the rest again.  Heartbeats, votes, snapshots and the groups without records go on
     peers        are told with each greeting (`introductions`), so that leaders know, and keep back what is not taken
@@ -17,7 +18,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from seatrial.marks import reached
-from seatrial.raft.ids import NodeId
+from seatrial.raft.ids import GroupId, NodeId
 from seatrial.raft.messages import COMMAND, AppendEntries, Entry
 from seatrial.server.disk_room import DiskRoom, DiskState
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from seatrial.server.replica import Replica
 
 BELIEVED_US: Final = 3_000_000
+HAND_OVER_US: Final = 5_000_000  # how often one group may be handed over
 PROBE_US: Final = 2_000_000  # how often each group may try what a full peer takes
 
 
@@ -37,6 +39,9 @@ class Room:
         self.appends_held = 0
         self._now_us = now_us
         self._peers: dict[NodeId, tuple[DiskState, int]] = {}  # those without room, and when they said so
+        self._greeted_us: dict[NodeId, int] = {}  # when each peer was last heard
+        self._handed_us: dict[GroupId, int] = {}
+        self._short_since_us: int | None = None  # when that was first seen
         self._probed_us: dict[NodeId, int] = {}  # those that are full, and when they were last probed
 
     # ---- what peers say --------------------------------------------------------------------------------------------
@@ -45,8 +50,12 @@ class Room:
     def state(self) -> DiskState:
         return DiskState.OK if self.disk is None else self.disk.state
 
+    @property
+    def is_short(self) -> bool:
+        return self.state is not DiskState.OK
+
     def told_to_peers(self) -> str:
-        return "" if self.state is DiskState.OK else str(self.state)
+        return str(self.state) if self.is_short else ""
 
     def told(self) -> dict[str, Any] | None:
         """For people; None where the disk is of no size."""
@@ -63,13 +72,17 @@ class Room:
         """About once a second."""
         if self.disk is not None:
             self.disk.look()
+            if not self.is_short:
+                self._short_since_us = None
+            elif self._short_since_us is None:
+                self._short_since_us = self._now_us()
 
     def heard(self, peer: NodeId, state: str) -> int | None:
         """What a peer said of its disk; "" where it said nothing, as those do that have room.
 
         How many probes of each group it may be sent until it says more (`RaftNode.hold`); None: as before.
         """
-        now_us = self._now_us()
+        now_us = self._greeted_us[peer] = self._now_us()
         if state in (DiskState.LOW, DiskState.FULL):
             self._peers[peer] = DiskState(state), now_us
         else:
@@ -112,6 +125,29 @@ class Room:
         """Whether a command that another node passed on is not taken for want of room."""
         needs_room = replica.options.needs_room
         return needs_room is not None and needs_room(command) and self.refusal(replica, len(command)) is not None
+
+    def heir(self, replica: Replica) -> NodeId | None:
+        """Whom a group is to be handed over to, because this node leads it, has no room, and the other one has."""
+        node, now_us = replica.node, self._now_us()
+        if not self.is_short or replica.options.needs_room is None or not node.is_leader:
+            return None
+        if self._short_since_us is None or now_us - self._short_since_us < BELIEVED_US:
+            return None  # peers whose disk is the same one may not have said so yet
+        if now_us - self._handed_us.get(replica.group, -HAND_OVER_US) < HAND_OVER_US:
+            return None
+        able = [
+            (progress.match_index, -peer)
+            for peer, progress in replica.status().peers.items()
+            if peer in node.configuration.voters
+            and progress.caught_up
+            and self._state_of(peer) is DiskState.OK
+            and now_us - self._greeted_us.get(peer, -BELIEVED_US) < BELIEVED_US
+        ]
+        if not able:
+            return None
+        reached("a leader handed over because its disk was nearly full")
+        self._handed_us[replica.group] = now_us
+        return NodeId(-max(able)[1])
 
     # ---- records of leaders ----------------------------------------------------------------------------------------
 

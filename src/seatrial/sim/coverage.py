@@ -85,6 +85,10 @@ OWNED_BY_TESTS: Final[Mapping[str, tuple[str, str]]] = {
         _NO_SIZE,
         "tests/server/test_room.py::test_a_leader_takes_records_as_long_as_a_majority_has_room_for_them",
     ),
+    "a leader handed over because its disk was nearly full": (
+        _NO_SIZE,
+        "tests/server/test_room.py::test_a_leader_without_room_hands_over_to_a_voter_that_has_some_and_has_all",
+    ),
     "a follower did not take the records of an append, for want of room": (
         _NO_SIZE,
         "tests/server/test_room.py::test_a_follower_takes_records_of_its_leader_until_half_of_the_reserve_is_left",
