@@ -37,11 +37,10 @@ test: lint       ## everything, real processes included (under 10 minutes on two
 scenarios: scenarios-sim ## the scenario suites: in the simulator with 20 seeds, then the real ones on processes
 	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local
 
-scenarios-sim: $(STAMP) ## the scenario suites in the simulator, each scenario with 20 seeds
-	$(BIN)/pytest -q -n 2 --dist loadfile --timeout 900 tests/scenarios -m 'not slow and not external' --cluster-env=sim --cluster-repeat=20
+scenarios-sim: $(STAMP) ## the scenario suites in the simulator, each scenario with 20 seeds, as a table
+	$(BIN)/pytest -q -n 3 --dist loadfile --timeout 900 tests/scenarios -m 'not slow and not external' --cluster-env=sim --flake-hunt=20
 
-flakes: $(STAMP) ## 20 runs of every scenario in the simulator and of every real one on processes, as tables
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/scenarios -m 'not slow and not external' --cluster-env=sim --flake-hunt=20
+flakes: scenarios-sim ## that, and 20 runs of every real one on processes (over an hour)
 	$(BIN)/pytest -q -n 2 tests/scenarios -m real --cluster-env=local --flake-hunt=20
 
 fuzz: $(STAMP)   ## ten million damaged inputs against the Kafka and the Raft listener, until one harms somebody
