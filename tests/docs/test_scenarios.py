@@ -39,8 +39,8 @@ over many seeds; local is real processes, where CI runs those marked †; etcd i
 of our own server. *Fails on*: planted bugs ([mutants](mutants.md)) on which the scenario was seen to fail;
 `--cluster-mutant=NAME` plants one.
 
-`make scenarios-sim` runs each in the simulator with 20 seeds, and prints how often each passed, with the interval in which
-its true rate lies; `make scenarios` then runs the real ones on processes, `make flakes` those 20 times.
+`make scenarios-sim` runs each in the simulator with 20 seeds, and prints how often each passed, with the interval in
+which its true rate lies; `make scenarios` then runs the real ones on processes, `make flakes` those 20 times.
 
 Made from the suites: `SEATRIAL_REWRITE=1 pytest tests/docs/test_scenarios.py`.
 """
