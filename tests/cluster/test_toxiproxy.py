@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from seatrial.cluster.spec import ClusterSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.external]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "seatrial" / "toxiproxy-2.12.0"
+START_DEADLINE_S = 30.0
 TESTDATA = Path(__file__).parent / "testdata"
 
 
@@ -32,10 +35,24 @@ def toxiproxy() -> Iterator[str]:
     server = subprocess.Popen(
         [binary, "-host", host, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    yield f"http://{host}:{port}"
-    server.kill()
-    server.wait()
-    lease.close()
+    try:
+        wait_until_it_listens(host, port)
+        yield f"http://{host}:{port}"
+    finally:
+        server.kill()
+        server.wait()
+        lease.close()
+
+
+def wait_until_it_listens(host: str, port: int) -> None:
+    deadline_s = time.monotonic() + START_DEADLINE_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError as error:
+            assert time.monotonic() < deadline_s, f"no Toxiproxy in {START_DEADLINE_S} s; last: {error}"
+            time.sleep(0.01)
 
 
 def test_a_real_toxiproxy_cuts_the_links_of_a_system_with_a_proxy_for_each(toxiproxy: str) -> None:
