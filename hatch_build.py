@@ -47,6 +47,7 @@ class CompilingHook(BuildHookInterface[Any]):
     """Adds the extensions to the wheel."""
 
     PLUGIN_NAME = "custom"
+    _built: tempfile.TemporaryDirectory[str] | None = None  # until the wheel is written, or the build has failed
 
     def _is_wanted(self) -> bool:
         return self.target_name == "wheel" and os.environ.get("SEATRIAL_COMPILE") == "1"
@@ -65,7 +66,8 @@ class CompilingHook(BuildHookInterface[Any]):
             for path in sorted(package.glob(pattern))
             if path.name != "__init__.py"
         ]
-        target = Path(tempfile.mkdtemp(prefix="seatrial-compiled-"))
+        self._built = tempfile.TemporaryDirectory(prefix="seatrial-compiled-")
+        target = Path(self._built.name)
         setup = target / "setup.py"
         setup.write_text(SETUP.format(modules=modules, target=str(target / "c")))
         build = ["build_ext", f"--build-lib={target / 'lib'}", f"--build-temp={target / 'temp'}"]
@@ -75,3 +77,7 @@ class CompilingHook(BuildHookInterface[Any]):
             build_data["force_include"][str(extension)] = str(extension.relative_to(target / "lib"))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self._built is not None:
+            self._built.cleanup()
