@@ -383,7 +383,10 @@ class MultiRaft:
 
     def _let_stand(self) -> None:
         """Look at as many of the postponed groups as there is room for elections: most have heard of a leader."""
-        postponed, now_us = self._postponed, self.now_us()
+        postponed = self._postponed
+        if not postponed:
+            return
+        now_us = self.now_us()
         for _ in range(min(self._campaigns.room, len(postponed))):
             at = self._draw.integer(0, len(postponed) - 1)
             group, postponed[at] = postponed[at], postponed[-1]

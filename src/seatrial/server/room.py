@@ -136,10 +136,10 @@ class Room:
         if now_us - self._handed_us.get(replica.group, -HAND_OVER_US) < HAND_OVER_US:
             return None
         able = [
-            (progress.match_index, -peer)
-            for peer, progress in replica.status().peers.items()
+            (match_index, -peer)
+            for peer, match_index, _, caught_up in node.followers()
             if peer in node.configuration.voters
-            and progress.caught_up
+            and caught_up
             and self._state_of(peer) is DiskState.OK
             and now_us - self._greeted_us.get(peer, -BELIEVED_US) < BELIEVED_US
         ]
