@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from node_cluster import NodeCluster
@@ -20,6 +20,7 @@ from seatrial.machines.kv import encode_delete, encode_put, holds_value
 from seatrial.machines.metadata import CreateTopic, encode_command
 from seatrial.machines.partition_log import encode_append, encode_trim, holds_records
 from seatrial.raft.ids import NodeId
+from seatrial.raft.inspection import Follower
 from seatrial.raft.messages import COMMAND, CONFIGURATION, AppendEntries, Configuration, Entry
 from seatrial.server.disk_room import DiskRoom, DiskState
 from seatrial.server.logs import Logger
@@ -36,13 +37,6 @@ RECORD = encode_append(bytes(1000), record_count=1)
 # ---- what is decided -----------------------------------------------------------------------------------------------
 
 
-class Progress(NamedTuple):
-    """Of a peer, as its leader knows it."""
-
-    match_index: int
-    caught_up: bool
-
-
 class Group:
     """As much of a replica as decides: who leads, who votes, and how far the log goes."""
 
@@ -55,10 +49,10 @@ class Group:
         self.leader = NodeId(leader)
         self.is_leader = leader == 1
         self.last_index = last
-        self.peers: dict[NodeId, Progress] = {}
+        self.peers: list[Follower] = []
 
-    def status(self) -> Group:
-        return self
+    def followers(self) -> list[Follower]:
+        return self.peers
 
 
 class Scene:
@@ -120,11 +114,8 @@ def test_a_full_peer_is_probed_now_and_then_and_at_once_as_often_as_it_likes_whe
 
 def test_a_leader_without_room_hands_over_to_a_voter_that_has_some_and_has_all() -> None:
     scene, group = Scene(free=LOW), Group(1, 2, 3, 4, 5)
-    all_of_it, most = Progress(9, caught_up=True), Progress(7, caught_up=True)
-    behind = Progress(3, caught_up=False)
-    group.peers = dict(
-        zip(map(NodeId, range(2, 8)), (all_of_it, most, behind, all_of_it, all_of_it, most), strict=True)
-    )
+    match_indexes = {2: 9, 3: 7, 4: 3, 5: 9, 6: 9, 7: 7}
+    group.peers = [Follower(NodeId(peer), at, 0, peer != 4) for peer, at in match_indexes.items()]
 
     def heir() -> int | None:
         return scene.room.heir(group)  # type: ignore[arg-type]
