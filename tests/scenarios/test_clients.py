@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from filtering import bitten_at
 from leadership import elected, view
 
 from seatrial.scenario import ScenarioCluster, Unavailable, eventually
@@ -12,14 +13,16 @@ from seatrial.scenario import ScenarioCluster, Unavailable, eventually
 OWN = pytest.mark.cluster(system="own")
 
 
-async def everywhere_up_to(cluster: ScenarioCluster, group: str, index: int) -> None:
-    """Wait until every node that runs has the group's log up to this index, committed or not."""
+async def stored_behind_its_back(cluster: ScenarioCluster, leader: int, group: str, index: int) -> None:
+    """Wait until every node has the group's log up to this index, and the leader, deaf to answers, has missed one."""
 
     async def there() -> bool:
         said = [status for node in cluster.running() for status in await cluster.status(node)]
         return all((status.last_index or 0) >= index for status in said if status.group == group)
 
     await eventually(there)
+    # A follower has an entry before it has stored it, and answers after.
+    await eventually(lambda: bitten_at(cluster, leader))
 
 
 @pytest.mark.real
@@ -34,7 +37,7 @@ async def test_request_retry_during_an_election_is_applied_once(cluster: Scenari
     async with cluster.messages("drop-append-answers", at=leader, direction="in", group="kv") as deafness:
         # It is asked of this node alone, so that it is sent again when the node is back, and no sooner.
         first = asyncio.ensure_future(cluster.kv.put("x", "first", via=leader, timeout=20))
-        await everywhere_up_to(cluster, "kv", before + 1)
+        await stored_behind_its_back(cluster, leader, "kv", before + 1)
         assert not first.done()
         await cluster.kill(leader)
     assert deafness.bit
@@ -57,7 +60,7 @@ async def test_duplicate_write_prevention_across_a_leader_change(cluster: Scenar
     before = await last_index_of(cluster, leader, "t/0")
     async with cluster.messages("drop-append-answers", at=leader, direction="in", group="t/0") as deafness:
         append = asyncio.ensure_future(log.append(1, timeout=20))
-        await everywhere_up_to(cluster, "t/0", before + 1)
+        await stored_behind_its_back(cluster, leader, "t/0", before + 1)
         assert not append.done()
         await cluster.kill(leader)
     assert deafness.bit

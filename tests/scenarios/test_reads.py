@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 
 import pytest
+from filtering import held_at
 from leadership import elected, stepped_down, view
 
 from seatrial.scenario import CheckFailed, ScenarioCluster, Unavailable, eventually
@@ -261,13 +262,6 @@ async def test_read_index_in_a_suspect_lease(cluster: ScenarioCluster) -> None:
     seen = await view(cluster, leader)
     assert (seen.role, seen.term) == ("leader", term)
     await cluster.verify()
-
-
-async def held_at(cluster: ScenarioCluster, node: int) -> int:
-    """How many messages the node's filters hold back now."""
-    async with contextlib.aclosing(cluster.open_http()) as http:
-        response = await http.request("GET", f"{cluster.http_url(node)}/api/v1/test/filters")
-        return sum(described["held"] for described in response.json()["filters"])
 
 
 @pytest.mark.real
