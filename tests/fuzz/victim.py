@@ -140,7 +140,7 @@ class Victim:
         return []
 
     def close(self) -> None:
-        for connection in list(self.listener.connections):
+        for connection in list(self.listener.clients.open):
             connection.connection_lost(None)
 
 

@@ -202,7 +202,7 @@ def test_connections_that_rest_hold_no_buffers() -> None:
                 kept.append(writer)
                 writer.write(request(0, b"x"))
                 await answer(reader)
-            assert len(bench.listener.connections) == 200
+            assert len(bench.listener.clients.open) == 200
             assert tracemalloc.get_traced_memory()[0] < 200 * (64 << 10) / 4
         finally:
             tracemalloc.stop()
@@ -235,7 +235,7 @@ def test_a_request_that_ends_in_closing_after_its_client_left_is_no_error_that_n
         writer.write(request(1, b"x") + request(1, b"y"))
         await bench.until(lambda: len(bench.dispatcher.held) == 2)
         writer.close()
-        await bench.until(lambda: not bench.listener.connections)
+        await bench.until(lambda: not bench.listener.clients.open)
         bench.dispatcher.held[0][0].set_exception(CloseConnection("ask again"))
         bench.dispatcher.held[1][0].set_exception(KeyError("a bug"))
         bench.dispatcher.held.clear()
@@ -275,7 +275,7 @@ def test_a_frame_left_half_written_is_noted_and_disturbs_nobody(part: int) -> No
         writer.close()
         await bench.until(lambda: any(line["event"] == "kafka_half_frame" for line in bench.lines))
         assert bench.dispatcher.seen == []
-        await bench.until(lambda: not bench.listener.connections)
+        await bench.until(lambda: not bench.listener.clients.open)
 
     run(scenario)
 

@@ -109,7 +109,7 @@ def test_a_half_frame_costs_its_own_connection_after_its_time(sent: int) -> None
         healthy, asking = await bench.connect()
         reader, writer = await bench.connect()
         writer.write(request(0, bytes(100_000))[:sent])
-        await bench.until(lambda: any(connection._moved for connection in bench.listener.connections))
+        await bench.until(lambda: any(connection._moved for connection in bench.listener.clients.open))
         clocked.pass_and_look(1)
         clocked.pass_and_look(59)
         assert clocked.reasons() == []
@@ -130,7 +130,7 @@ def test_an_idle_client_is_closed_and_one_that_waits_for_its_answer_is_not() -> 
         reader, _ = await bench.connect()
         waiting, writer = await bench.connect()
         writer.write(request(1, b"x"))
-        await bench.until(lambda: len(bench.dispatcher.seen) == 1 and len(bench.listener.connections) == 2)
+        await bench.until(lambda: len(bench.dispatcher.seen) == 1 and len(bench.listener.clients.open) == 2)
         for _ in range(3):
             clocked.pass_and_look(400)
         assert await asyncio.wait_for(reader.read(), 5) == b""
@@ -151,14 +151,14 @@ def test_answers_that_nobody_takes_are_given_up_where_others_need_the_room() -> 
             await bench.until(lambda wanted=number: len(held_by(bench)) > wanted)  # type: ignore[misc]
             clocked.pass_and_look(1)
         assert len(clocked.reasons()) == 1 and "have no room for" in clocked.reasons()[0]
-        await bench.until(lambda: len(bench.listener.connections) == 2)
-        assert list(bench.listener.connections) == held_by(bench)
+        await bench.until(lambda: len(bench.listener.clients.open) == 2)
+        assert list(bench.listener.clients.open) == held_by(bench)
 
     def held_by(bench: Bench) -> list[Any]:
         full = 20 * LARGE_ANSWER
         return [
             one
-            for one in bench.listener.connections
+            for one in bench.listener.clients.open
             if one._transport is not None and one._transport.get_write_buffer_size() + one._held_bytes > full
         ]
 
@@ -171,7 +171,7 @@ def test_more_clients_than_may_be_are_turned_away_and_counted() -> None:
         bench = clocked.bench
         first, asking = await bench.connect()
         _, leaving = await bench.connect()
-        await bench.until(lambda: len(bench.listener.connections) == 2)
+        await bench.until(lambda: len(bench.listener.clients.open) == 2)
         for _ in range(3):
             turned_away, _ = await bench.connect()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -181,7 +181,7 @@ def test_more_clients_than_may_be_are_turned_away_and_counted() -> None:
         assert [line["count"] for line in told] == [3]
         assert "--max-connections is 2" in told[0]["reason"]
         leaving.close()
-        await bench.until(lambda: len(bench.listener.connections) == 1)
+        await bench.until(lambda: len(bench.listener.clients.open) == 1)
         later, writer = await bench.connect()
         for reader, there in ((first, asking), (later, writer)):
             there.write(request(0, b"served"))

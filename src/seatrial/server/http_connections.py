@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, cast
 
 from seatrial.marks import reached
 from seatrial.server.logs import Logger
-from seatrial.server.patience import PatienceLimits, Waiting, in_the_way
+from seatrial.server.patience import Clients, PatienceLimits, Waiting
 
 HEAD_BYTES_MAX: Final = 64 << 10
 BODY_BYTES_MAX: Final = 2 << 20  # twice the largest value
@@ -126,7 +126,10 @@ class HttpConnection(asyncio.Protocol):
             unsent=unsent,
         )
         self._moved = False
-        return self.waiting.why_overdue(now_s, self._connections.limits.patience)
+        reason = self.waiting.why_overdue(now_s, self._connections.limits.patience)
+        if reason is not None:
+            reached("an HTTP client was waited for long enough")
+        return reason
 
     def give_up(self, reason: str) -> None:
         assert self._transport is not None
@@ -146,34 +149,11 @@ class HttpConnection(asyncio.Protocol):
         self._transport.close()
 
 
-class HttpConnections:
-    """All of one node; counters for the metrics.  To be looked at about once a second."""
+class HttpConnections(Clients[HttpConnection]):
+    """All of one node.  To be looked at about once a second."""
 
     def __init__(self, limits: HttpLimits, logger: Logger, now: Callable[[], float]) -> None:
+        super().__init__("http", limits.patience, logger, bound=limits.connections, option="--http-max-connections")
         self.limits = limits
         self.logger = logger
         self.now = now
-        self.open: dict[HttpConnection, None] = {}  # in the order in which they came
-        self.refused = 0
-        self.turned_away = 0
-        self._turned_away_told = 0
-
-    @property
-    def is_full(self) -> bool:
-        return 0 < self.limits.connections <= len(self.open)
-
-    def look(self, now_s: float) -> None:
-        """Give up clients that were waited for long enough, and those that are in the way of others."""
-        overdue = [(one, reason) for one in self.open if (reason := one.look(now_s)) is not None]
-        for connection, reason in overdue:
-            reached("an HTTP client was waited for long enough")
-            connection.give_up(reason)
-        for connection in in_the_way(self.open, self.limits.patience):
-            connection.give_up(f"{connection.waiting.bytes} bytes that wait for this client, among too many of all")
-        if self.turned_away > self._turned_away_told:
-            self.logger.warning(
-                "http_connections_turned_away",
-                count=self.turned_away - self._turned_away_told,
-                reason=f"there are {len(self.open)} already, and --http-max-connections is {self.limits.connections}",
-            )
-            self._turned_away_told = self.turned_away

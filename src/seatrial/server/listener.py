@@ -21,7 +21,7 @@ from seatrial.marks import reached
 from seatrial.server.config import Address
 from seatrial.server.latency import LatencyTable
 from seatrial.server.logs import Logger
-from seatrial.server.patience import LOOK_S, PatienceLimits, Waiting, in_the_way
+from seatrial.server.patience import LOOK_S, Clients, PatienceLimits, Waiting
 
 SIZE = Struct(">i")
 SMALL_FRAME = 16 << 10  # larger ones are received straight into a buffer of their own
@@ -102,16 +102,17 @@ class KafkaConnection(asyncio.BufferedProtocol):
         name = transport.get_extra_info("peername")
         self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
         self._context = ClientContext(peer=self._peer)
-        if self._listener.is_full:
-            self._listener.turned_away += 1
+        clients = self._listener.clients
+        if clients.is_full:
+            clients.turned_away += 1
             self._closing = True
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
-        self._listener.connections[self] = None
+        clients.open[self] = None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._listener.connections.pop(self, None)
+        self._listener.clients.open.pop(self, None)
         self._closing = True
         for task in self._tasks:
             task.cancel()
@@ -321,7 +322,7 @@ class KafkaConnection(asyncio.BufferedProtocol):
     def _refuse(self, reason: str) -> None:
         """Close this connection and say why in the log."""
         self._listener.logger.warning("kafka_connection_closed", peer=self._peer, reason=reason)
-        self._listener.refused += 1
+        self._listener.clients.refused += 1
         self._large = None
         self._rest = b""
         self._start = self._end = 0
@@ -349,7 +350,10 @@ class KafkaConnection(asyncio.BufferedProtocol):
             unsent=self._held_bytes + self._transport.get_write_buffer_size(),
         )
         self._moved = False
-        return self.waiting.why_overdue(now_s, self._limits.patience)
+        reason = self.waiting.why_overdue(now_s, self._limits.patience)
+        if reason is not None:
+            reached("a client was waited for long enough")
+        return reason
 
     def give_up(self, reason: str) -> None:
         """Close at once: a client that takes nothing would keep what is unsent for ever."""
@@ -373,14 +377,13 @@ class KafkaListener:
         self.limits = limits
         self.logger = logger
         self.beside: list[Callable[[float], None]] = []  # what else of the node is looked at as often
-        self.connections: dict[KafkaConnection, None] = {}  # in the order in which they came
+        self.clients: Clients[KafkaConnection] = Clients(
+            "kafka", limits.patience, logger, bound=limits.connections, option="--max-connections"
+        )
         self.requests = 0
-        self.refused = 0
-        self.turned_away = 0  # because there were too many
         self.received_bytes = 0
         self.sent_bytes = 0
         self._server: asyncio.Server | None = None
-        self._turned_away_told = 0
         self._looking: asyncio.TimerHandle | None = None
         self._buffers: list[memoryview] = []  # that nobody receives into now: an idle connection has none
 
@@ -400,30 +403,10 @@ class KafkaListener:
         self._server = await create(lambda: KafkaConnection(self), address.host, address.port)
         self._looking = self.loop.call_later(LOOK_S, self._look)
 
-    @property
-    def is_full(self) -> bool:
-        return 0 < self.limits.connections <= len(self.connections)
-
     def _look(self) -> None:
-        """Give up clients that were waited for long enough, and those that are in the way of others."""
         self._looking = self.loop.call_later(LOOK_S, self._look)
         now_s = self.now()
-        overdue = [(one, reason) for one in self.connections if (reason := one.look(now_s)) is not None]
-        for connection, reason in overdue:
-            reached("a client was waited for long enough")
-            connection.give_up(reason)
-        for connection in in_the_way(self.connections, self.limits.patience):
-            connection.give_up(
-                f"{connection.waiting.bytes} bytes that wait for this client, which all clients' "
-                f"{self.limits.patience.waiting_bytes} have no room for"
-            )
-        if self.turned_away > self._turned_away_told:
-            self.logger.warning(
-                "kafka_connections_turned_away",
-                count=self.turned_away - self._turned_away_told,
-                reason=f"there are {len(self.connections)} already, and --max-connections is {self.limits.connections}",
-            )
-            self._turned_away_told = self.turned_away
+        self.clients.look(now_s)
         for look in self.beside:
             look(now_s)
 
@@ -432,5 +415,5 @@ class KafkaListener:
             self._looking.cancel()
         if self._server is not None:
             self._server.close()
-        for connection in list(self.connections):
+        for connection in list(self.clients.open):
             connection.close()

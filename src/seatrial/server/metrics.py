@@ -33,7 +33,7 @@ class NodeCollector(Collector):
         yield from self._partitions()
         yield from self._transport()
         yield from self._requests()
-        yield from self._http()
+        yield from self._clients()
         yield from self._disk()
 
     def _groups(self) -> Iterator[Metric]:
@@ -100,12 +100,6 @@ class NodeCollector(Collector):
 
     def _requests(self) -> Iterator[Metric]:
         listener = self._node.listener
-        connections = GaugeMetricFamily("seatrial_kafka_connections", "open client connections")
-        connections.add_metric([], len(listener.connections))
-        refused = CounterMetricFamily("seatrial_kafka_refused_connections", "closed for what the client sent")
-        refused.add_metric([], listener.refused)
-        turned_away = CounterMetricFamily("seatrial_kafka_turned_away_connections", "closed, for there were too many")
-        turned_away.add_metric([], listener.turned_away)
         received = CounterMetricFamily("seatrial_kafka_received_bytes", "requests, frames whole")
         received.add_metric([], listener.received_bytes)
         sent = CounterMetricFamily("seatrial_kafka_sent_bytes", "responses, frames whole")
@@ -117,7 +111,7 @@ class NodeCollector(Collector):
             latency.add_metric([str(api_key)], buckets_of(histogram), histogram.sum_s)
         sync = HistogramMetricFamily("seatrial_storage_sync_latency_seconds", "one file made durable")
         sync.add_metric([], buckets_of(self._node.files.sync_latency), self._node.files.sync_latency.sum_s)
-        yield from (connections, refused, turned_away, received, sent, latency, sync)
+        yield from (received, sent, latency, sync)
 
     def _disk(self) -> Iterator[Metric]:
         room = self._node.room
@@ -134,15 +128,17 @@ class NodeCollector(Collector):
                 state.add_metric([str(one)], int(room.disk.state is one))
             yield from (free, state)
 
-    def _http(self) -> Iterator[Metric]:
-        http = self._node.http
-        connections = GaugeMetricFamily("seatrial_http_connections", "open client connections")
-        connections.add_metric([], len(http.open))
-        refused = CounterMetricFamily("seatrial_http_refused_connections", "closed for what the client did")
-        refused.add_metric([], http.refused)
-        turned_away = CounterMetricFamily("seatrial_http_turned_away_connections", "closed, for there were too many")
-        turned_away.add_metric([], http.turned_away)
-        yield from (connections, refused, turned_away)
+    def _clients(self) -> Iterator[Metric]:
+        for name, clients in (("kafka", self._node.listener.clients), ("http", self._node.http)):
+            connections = GaugeMetricFamily(f"seatrial_{name}_connections", "open client connections")
+            connections.add_metric([], len(clients.open))
+            refused = CounterMetricFamily(f"seatrial_{name}_refused_connections", "closed for what the client did")
+            refused.add_metric([], clients.refused)
+            turned_away = CounterMetricFamily(
+                f"seatrial_{name}_turned_away_connections", "closed, for there were too many"
+            )
+            turned_away.add_metric([], clients.turned_away)
+            yield from (connections, refused, turned_away)
 
 
 def buckets_of(histogram: Histogram) -> list[tuple[str, float]]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+from seatrial.server.logs import Logger
 
 LOOK_S: Final = 1.0
 
@@ -65,6 +67,12 @@ class Waited(Protocol):
 
     waiting: Waiting
 
+    def look(self, now_s: float) -> str | None:
+        """Why its client was waited for long enough, if so."""
+
+    def give_up(self, reason: str) -> None:
+        """Close at once, and say why in the log."""
+
 
 C = TypeVar("C", bound=Waited)
 
@@ -82,3 +90,45 @@ def in_the_way(connections: Iterable[C], limits: PatienceLimits) -> list[C]:
         excess -= connection.waiting.bytes
         chosen.append(connection)
     return chosen
+
+
+class Clients(Generic[C]):
+    """The connections of one listener, and counters for the metrics.
+
+    name: of the listener, in the log.  bound: how many there may be at once, 0 for as many as come; option: what sets
+    it.  open: in the order in which they came.  refused: those closed for what their clients did or did not do;
+    turned_away: those for which there was no place.
+    """
+
+    def __init__(self, name: str, limits: PatienceLimits, logger: Logger, *, bound: int, option: str) -> None:
+        self.open: dict[C, None] = {}
+        self.refused = 0
+        self.turned_away = 0
+        self._name = name
+        self._limits = limits
+        self._logger = logger
+        self._bound = bound
+        self._option = option
+        self._turned_away_told = 0
+
+    @property
+    def is_full(self) -> bool:
+        return 0 < self._bound <= len(self.open)
+
+    def look(self, now_s: float) -> None:
+        """Give up clients that were waited for long enough, and those that are in the way of others."""
+        overdue = [(one, reason) for one in self.open if (reason := one.look(now_s)) is not None]
+        for connection, reason in overdue:
+            connection.give_up(reason)
+        for connection in in_the_way(self.open, self._limits):
+            connection.give_up(
+                f"{connection.waiting.bytes} bytes that wait for this client, which all clients' "
+                f"{self._limits.waiting_bytes} have no room for"
+            )
+        if self.turned_away > self._turned_away_told:
+            self._logger.warning(
+                f"{self._name}_connections_turned_away",
+                count=self.turned_away - self._turned_away_told,
+                reason=f"there are {len(self.open)} already, and {self._option} is {self._bound}",
+            )
+            self._turned_away_told = self.turned_away
