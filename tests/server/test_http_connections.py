@@ -249,6 +249,33 @@ def test_a_body_is_read_to_its_bound_and_no_further() -> None:
     against(scenario)
 
 
+@pytest.mark.parametrize("path", [b"/", b"/refuse"])
+def test_the_end_of_a_body_may_come_in_one_piece_however_large(path: bytes) -> None:
+    """What ends a body is part of it, whether it is read or, its request being answered, thrown away."""
+    size = 3 * HEAD_BYTES_MAX
+    head = b"PUT %b HTTP/1.1\r\nHost: n\r\nContent-Length: %d\r\n\r\n" % (path, 2 * size)
+
+    async def scenario(bench: Bench) -> None:
+        client = await bench.client()
+        await until(lambda: bench.connections.open)
+        (connection,) = bench.connections.open
+        for _ in range(2):
+            connection.data_received(head)
+            if path == b"/refuse":
+                assert await client.answer() == (200, b"")
+            connection.data_received(bytes(size))
+            await asyncio.sleep(0)
+            connection.data_received(bytes(size))  # as the transport hands it over: both pieces are larger than a head
+            if path == b"/":
+                assert await client.answer() == (200, b"%d" % (2 * size))
+        assert not bench.reasons()
+        connection.data_received(GET)
+        assert await client.answer() == (200, b"0")
+        assert bench.connections.open == {connection: None}
+
+    against(scenario)
+
+
 def test_the_rest_of_a_body_that_nobody_reads_may_come_but_not_without_end() -> None:
     """Whoever is told that a token is wrong has sent a value by then, and is to read the answer."""
 

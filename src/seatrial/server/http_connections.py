@@ -83,15 +83,19 @@ class HttpConnection(asyncio.Protocol):
         if self._is_refused:
             return
         self._moved = True
+        # What comes is of the request whose body was not whole before it came, or of the next one's head.
+        before = self._cycle
+        of_body = before is not None and before.more_body
+        is_read = self._is_in_body
         self._inner.data_received(data)
         cycle = self._inner.cycle
-        if cycle is not self._cycle:
+        if cycle is not before:
             self._cycle, self._outside_bytes = cycle, 0
             self._requests += 1
-        elif not self._is_in_body:
+        elif not is_read:
             self._outside_bytes += len(data)
             # The rest of a body whose request is answered already is thrown away, and bounded as one that is read.
-            if self._outside_bytes > (BODY_BYTES_MAX if cycle is not None and cycle.more_body else HEAD_BYTES_MAX):
+            if self._outside_bytes > (BODY_BYTES_MAX if of_body else HEAD_BYTES_MAX):
                 reached("an HTTP client sent a head without end")
                 self._refuse(f"a head of more than {HEAD_BYTES_MAX} bytes, or a body without end", HEAD_TOO_LARGE)
 
