@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -134,6 +135,24 @@ async def test_a_message_over_the_limit_is_refused_clearly(cluster: ScenarioClus
     assert refused.value.definite
     assert await log.append("next") == 1
     assert await log.read() == [(0, "first"), (1, "next")]
+    await cluster.verify()
+
+
+@pytest.mark.real
+@pytest.mark.cluster(system="own")
+async def test_large_values(cluster: ScenarioCluster) -> None:
+    """A value of up to 1 MB is taken by every node and told by every node; a larger one is refused by name."""
+    values = {f"{kilobytes} KB": "x" * (kilobytes << 10) for kilobytes in (60, 70, 200, 500, 1000)}
+    for node in cluster.nodes:
+        for key, value in values.items():
+            await cluster.kv.put(f"{key} by {node}", value, via=node)
+    for node, writer in itertools.product(cluster.nodes, cluster.nodes):
+        for key, value in values.items():
+            assert await cluster.kv.get(f"{key} by {writer}", via=node) == value
+    with pytest.raises(Refused, match="at most 1048576 bytes") as refused:
+        await cluster.kv.put("over it", "x" * MEGABYTE)
+    assert refused.value.definite
+    assert await cluster.kv.get("over it") is None
     await cluster.verify()
 
 
