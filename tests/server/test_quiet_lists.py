@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from seatrial.raft.ids import GroupId, NodeId, Term
-from seatrial.raft.messages import ForwardProposal, Message
+from seatrial.raft.messages import Configuration, ForwardProposal, Message
 from seatrial.server.quiet import HOST_GROUP, LIST_EVERY_BEATS, QuietGroups
 from seatrial.server.replica import Replica
 
@@ -25,7 +25,7 @@ def replica(group: GroupId, *, term: int = 3, leader: NodeId = LEADER) -> Replic
         last_index=7,
         is_occupied=False,
         followers=list,
-        configuration=SimpleNamespace(voters=frozenset({1, 2, 3}), voters_outgoing=frozenset(), learners=frozenset()),
+        configuration=Configuration([NodeId(1), NodeId(2), NodeId(3)]),
         step=lambda message, now_us: None,
     )
     return cast(Replica, SimpleNamespace(group=group, node=node, idle_beats=1_000))
