@@ -65,14 +65,12 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._connections.is_full:
-            self._connections.turned_away += 1
+        name = transport.get_extra_info("peername")
+        self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
+        if not self._connections.admit(self):
             self._is_refused = True
             self._transport.abort()
             return
-        name = transport.get_extra_info("peername")
-        self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
-        self._connections.open[self] = None
         self._inner.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -102,14 +102,11 @@ class KafkaConnection(asyncio.BufferedProtocol):
         name = transport.get_extra_info("peername")
         self._peer = f"{name[0]}:{name[1]}" if name else "unknown"
         self._context = ClientContext(peer=self._peer)
-        clients = self._listener.clients
-        if clients.is_full:
-            clients.turned_away += 1
+        if not self._listener.clients.admit(self):
             self._closing = True
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
-        clients.open[self] = None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.clients.open.pop(self, None)

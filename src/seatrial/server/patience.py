@@ -111,9 +111,13 @@ class Clients(Generic[C]):
         self._option = option
         self._turned_away_told = 0
 
-    @property
-    def is_full(self) -> bool:
-        return 0 < self._bound <= len(self.open)
+    def admit(self, connection: C) -> bool:
+        """Count a new connection; False where there is no place, and it must be closed."""
+        if 0 < self._bound <= len(self.open):
+            self.turned_away += 1
+            return False
+        self.open[connection] = None
+        return True
 
     def look(self, now_s: float) -> None:
         """Give up clients that were waited for long enough, and those that are in the way of others."""
