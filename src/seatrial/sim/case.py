@@ -99,6 +99,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     group_rate: float = 40.0  # operations a second of the group's clients, those that append for it included
     topics: int = 1
     partitions: int = 2
+    large_bytes: int = 0  # one value in twenty, of keys and of records, has up to so many (full); 0: none has
     retention_bytes: int = -1  # of each partition of the topics; -1: all is kept (full)
     retention_ms: int = -1  # likewise, by the records' own time (full)
     deletions: float = 0.0  # requests a second to delete records (full)

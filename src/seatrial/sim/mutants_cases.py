@@ -79,6 +79,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         meaning="as hand-overs, with little to do, and groups that fall quiet as soon as they may.",
         draw=full.quiet_groups,
     ),
+    "large-values": Family(
+        meaning="as hand-overs, half as often, with values and records of up to 600 KB among small ones.",
+        draw=full.large_values,
+    ),
     "group-hand-overs": Family(
         meaning="as hand-overs, where members of a consumer group consume, commit, leave and join.",
         draw=full.group_hand_overs,

@@ -191,6 +191,14 @@ def hand_overs(seed: int, level: Level) -> Case:
     )
 
 
+def large_values(seed: int, level: Level) -> Case:
+    """As hand-overs, half as often, where one value and one record in twenty are larger than one read of a socket."""
+    case = hand_overs(seed, level)
+    raft = msgspec.structs.replace(case.raft, snapshot_chunk_bytes=64 << 10)
+    load = msgspec.structs.replace(case.load, rate=20, kafka_rate=20, large_bytes=600_000)
+    return msgspec.structs.replace(case, faults=case.faults[::2], raft=raft, load=load)
+
+
 def group_hand_overs(seed: int, level: Level) -> Case:
     """As hand-overs, where all that clients do is what members of a consumer group do."""
     load = Load(clients=1, rate=4, keys=1, kafka_rate=0, partitions=1, members=2, group_rate=60)

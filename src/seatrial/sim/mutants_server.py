@@ -242,6 +242,44 @@ SERVER_MUTANTS: Final = (
         cases="quiet-groups",
     ),
     Mutant(
+        name="end-of-a-body-taken-for-a-head",
+        summary="The last piece of a request's body is bounded as the next head, and hung up on when it is long.",
+        source="our own listener, found by real processes: whether a piece is of the body was asked after it was read",
+        module="seatrial.server.http_connections",
+        before=(
+            "        of_body = before is not None and before.more_body\n"
+            "        is_read = self._is_in_body\n"
+            "        self._inner.data_received(data)\n"
+        ),
+        after=(
+            "        self._inner.data_received(data)\n"
+            "        of_body = before is not None and before.more_body\n"
+            "        is_read = self._is_in_body\n"
+        ),
+        level="full",
+        cases="large-values",
+    ),
+    Mutant(
+        name="value-bounded-as-a-key",
+        summary="A value is refused when it is longer than a key may be.",
+        source="a bound that is mistaken for another: what is right in itself is refused as wrong",
+        module="seatrial.server.admin",
+        before="if len(value) > VALUE_BYTES_MAX:",
+        after="if len(value) > KEY_BYTES_MAX:",
+        level="full",
+        cases="large-values",
+    ),
+    Mutant(
+        name="batch-counted-in-bits",
+        summary="A record batch is refused when it has more bits than max.message.bytes has bytes.",
+        source="Kafka's max.message.bytes; units that are mixed up",
+        module="seatrial.kafka.records",
+        before="    if size > max_message_bytes:",
+        after="    if size * 8 > max_message_bytes:",
+        level="full",
+        cases="large-values",
+    ),
+    Mutant(
         name="unknown-groups-deleted",
         summary="A node that starts deletes the groups that its own, old metadata does not name.",
         source="our own rule (`server.broker`): a group's files go only once this node is up to date",

@@ -43,6 +43,8 @@ QUIET: Final = 0.02  # share of cases without any fault: the fast path deserves 
 # How likely it is that a seed has a kind at all; the rest have the last.
 OFTEN: Final = {"cut": 0.6, "crash": 0.7, "pause": 0.5, "membership": 0.4, "filter": 0.25}
 SELDOM: Final = 0.3
+LARGE: Final = 0.15  # share of the full level's cases in which some values are large
+LARGE_BYTES: Final = (2_000, 500_000)
 DELETING: Final = 0.45  # share of the full level's cases in which records are deleted
 
 
@@ -86,7 +88,8 @@ def draw_case(
         load=_load(rng.child("load"), level),
     )
     if level == "full":
-        case = msgspec.structs.replace(case, load=_with_deletions(rng.child("deletions"), case.load))
+        load = _with_deletions(rng.child("deletions"), case.load)
+        case = msgspec.structs.replace(case, load=_with_large_values(rng.child("large"), load))
     case = _within_budget(case)
     return _with_honest_clocks(msgspec.structs.replace(case, faults=_faults(rng, case, enabled)))
 
@@ -235,6 +238,12 @@ def _with_deletions(rng: Rng, load: Load) -> Load:
     return load
 
 
+def _with_large_values(rng: Rng, load: Load) -> Load:
+    if not rng.chance(LARGE):
+        return load
+    return msgspec.structs.replace(load, large_bytes=round(log_uniform(rng, *LARGE_BYTES)))
+
+
 def _within_budget(case: Case) -> Case:
     """The case with its settings moved as far as the budget asks: slow disks and links get patient nodes."""
     raft, load = case.raft, case.load
@@ -246,7 +255,7 @@ def _within_budget(case: Case) -> Case:
         )
     entries = max(1, raft.max_message_bytes // (load.payload_bytes + budget.ENTRY_OVERHEAD_BYTES))
     messages = budget.CATCH_UP_FACTOR * load.rate * budget.round_us(case) / SECOND_US / entries
-    state_bytes = load.keys * load.payload_bytes + load.clients * budget.ENTRY_OVERHEAD_BYTES
+    state_bytes = load.keys * max(load.payload_bytes, load.large_bytes) + load.clients * budget.ENTRY_OVERHEAD_BYTES
     raft = msgspec.structs.replace(
         raft,
         max_inflight_messages=max(raft.max_inflight_messages, int(messages) + 1),

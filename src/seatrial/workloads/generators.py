@@ -49,10 +49,15 @@ class RegisterGenerator:
         draw = self._rng.random()
         if draw < self._reads:
             return Request(f="read", key=key.name)
-        self._values += 1
+        value = self.fresh_value()
         if draw < self._reads + self._writes or key.latest is None:
-            return Request(f="write", key=key.name, value=self._values)
-        return Request(f="cas", key=key.name, value=[key.latest, self._values])
+            return Request(f="write", key=key.name, value=value)
+        return Request(f="cas", key=key.name, value=[key.latest, value])
+
+    def fresh_value(self) -> int:
+        """One that was never written."""
+        self._values += 1
+        return self._values
 
     def completed(self, request: Request, completion: Completion) -> None:
         if completion.type is OpType.OK and request.key in self._keys:

@@ -20,6 +20,7 @@ from seatrial.history import Json, OpType
 from seatrial.workloads.base import Completion, Request
 from seatrial.workloads.http_outcomes import after_exception, ended, open_client
 from seatrial.workloads.node_choice import NodeChoice
+from seatrial.workloads.payload import Payload
 
 SERVER_TIMEOUT_MS = 1200  # asked of the server; shorter than ours, so that its answer is heard
 ATTEMPTS = 3  # of one write, under a session
@@ -30,16 +31,23 @@ NO_VERSION = "the node gives no version (ETag) to compare with"
 class KvClient:
     """One logical client.  With `session` it retries unknown writes under their sequence number.
 
-    Values are integers, written as decimal text; a key that is absent reads as None.  `open_http` opens the HTTP
-    client: httpx's, or one that answers and raises as it does.
+    Values are integers, written as `payload` says: as decimal text alone, unless there is one; a key that is absent
+    reads as None.  `open_http` opens the HTTP client: httpx's, or one that answers and raises as it does.
     """
 
     def __init__(
-        self, nodes: NodeChoice, rng: Rng, *, session: bool, open_http: Callable[[], Any] = open_client
+        self,
+        nodes: NodeChoice,
+        rng: Rng,
+        *,
+        session: bool,
+        open_http: Callable[[], Any] = open_client,
+        payload: Payload | None = None,
     ) -> None:
         self._nodes = nodes
         self._rng = rng
         self._sessions = session
+        self._payload = payload if payload is not None else Payload()
         self._open_http = open_http
         self._http = open_http()
         self._session_id = ""
@@ -79,7 +87,9 @@ class KvClient:
             return Completion(type=OpType.OK, value=None, node=node), ""
         if response.status_code != 200:
             return _refused(request.f, node, response), ""
-        return Completion(type=OpType.OK, value=_number(response), node=node), response.headers.get("etag", "")
+        return Completion(type=OpType.OK, value=self._payload.read(response.content), node=node), response.headers.get(
+            "etag", ""
+        )
 
     async def _compare_and_set(self, request: Request) -> Completion:
         """Read, and write only over the version that was read: If-Match makes the server compare again."""
@@ -114,7 +124,7 @@ class KvClient:
 
     async def _write_once(self, request: Request, value: Json, headers: Mapping[str, str]) -> Completion:
         try:
-            node, response = await self._send("PUT", request, str(value).encode(), headers)
+            node, response = await self._send("PUT", request, self._payload.written(value), headers)
         except httpx.HTTPError as error:
             return self._after(error, request)
         if response.status_code == 200:
@@ -157,9 +167,3 @@ def _refused(f: str, node: int, response: httpx.Response) -> Completion:
     said_definite = isinstance(body, dict) and body.get("definite") is True
     definite = said_definite or response.status_code in (400, 401, 403, 404, 405, 411, 413, 414)
     return ended(f, definite=definite, error=f"node {node}: HTTP {response.status_code} {detail}".rstrip())
-
-
-def _number(response: httpx.Response) -> Json:
-    """What was stored; text that no client of ours wrote is kept as text, for the checker to wonder at."""
-    text = response.content.decode("utf-8", "replace")
-    return int(text) if text.isdigit() else text

@@ -208,7 +208,7 @@ class Finale:
         if self._kafka.ready.is_set():
             self._within(cluster.kafka_host, self._probe(), "Kafka clients", lambda: kafka.last_error)
         self._within(
-            cluster.kv_host, kv.read_all(self._expected(), SERVE_S), "key-value clients", lambda: kv.last_error
+            cluster.kv_host, kv.prove_served(self._expected(), SERVE_S), "key-value clients", lambda: kv.last_error
         )
         group = self._group
         if cluster.group_host is not None and group.ready.is_set():

@@ -14,15 +14,32 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import (
+    InvalidRequestError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+    UnknownError,
+    UnsupportedVersionError,
+)
 
 from seatrial.env import Rng
 from seatrial.history import OpType
 from seatrial.sim.case import Load
 from seatrial.workloads.base import Completion, Request
+from seatrial.workloads.payload import Payload
 from seatrial.workloads.recorder import Recorder
 
 WRITERS: Final = 4
+# What a server says of requests that are wrong in themselves, or that it does not understand, or fails over.
+BLAMING: Final = (
+    InvalidRequestError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnknownError,
+    UnsupportedVersionError,
+)
 REQUEST_MS: Final = 2_500
 BACKOFF_MS: Final = 60
 POLL_MS: Final = 250
@@ -47,18 +64,30 @@ def settings(servers: Sequence[str], name: str) -> dict[str, Any]:
 class KafkaLoad:
     """Topics, writers and readers of one run, on one client host.
 
-    stop: no operation begins after it is set.  ready: the topics are there.
+    stop: no operation begins after it is set.  ready: the topics are there.  blamed: answers that find fault with a
+    record, which were all right.
     """
 
-    def __init__(self, load: Load, servers: Sequence[str], record: Recorder, rng: Rng, *, replication: int) -> None:
+    def __init__(
+        self,
+        load: Load,
+        servers: Sequence[str],
+        record: Recorder,
+        rng: Rng,
+        payload: Payload,
+        *,
+        replication: int,
+    ) -> None:
         self.keys = [f"t{topic}/{part}" for topic in range(load.topics) for part in range(load.partitions)]
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
         self.last_error = ""
+        self.blamed: list[str] = []
         self._load = load
         self._servers = list(servers)
         self._record = record
         self._rng = rng
+        self._payload = payload
         self._replication = replication
         self._values = 0
         self._ends = dict.fromkeys(self.keys, 0)  # behind the last record that was acknowledged
@@ -144,8 +173,8 @@ class KafkaLoad:
                     values[client] = self._values
                     self._record.invoke(client, Request(f="append", key=key, value=self._values))
                 for client, value in values.items():
-                    payload = (b"%d" % value).ljust(self._load.payload_bytes)
-                    sent[client] = await producer.send(topic, payload, partition=int(partition))
+                    written = self._payload.written(value)
+                    sent[client] = await producer.send(topic, written, partition=int(partition))
                     sent[client].add_done_callback(_heard)  # also of an error that comes when nobody waits any more
                 await asyncio.wait(sent.values())
         except (KafkaError, TimeoutError, OSError, RuntimeError, AssertionError) as error:
@@ -154,6 +183,8 @@ class KafkaLoad:
             completions = {client: _completion(value, sent.get(client), told) for client, value in values.items()}
             for client, completion in completions.items():
                 self._record.complete(client, completion)
+                if (future := sent.get(client)) is not None and _is_blamed(future):
+                    self.blamed.append(f"append to {key}: {completion.error}")
                 if completion.type is OpType.OK:
                     self._ends[key] = max(self._ends[key], completion.value[0] + 1)
         unknown = {client for client, completion in completions.items() if completion.type is not OpType.OK}
@@ -273,7 +304,7 @@ class KafkaLoad:
             try:
                 async with asyncio.timeout(TRY_S):
                     answer = await consumer.getmany(timeout_ms=POLL_MS)
-                found = {f"{place.topic}/{place.partition}": _pairs(records) for place, records in answer.items()}
+                found = {f"{place.topic}/{place.partition}": self._pairs(records) for place, records in answer.items()}
                 outcome = OpType.OK
             finally:
                 for key, client in clients.items():
@@ -298,7 +329,7 @@ class KafkaLoad:
                 pairs: list[list[Any]] = []
                 while await consumer.position(place) < end:
                     answer = await consumer.getmany(place, timeout_ms=POLL_MS)
-                    pairs += _pairs(answer.get(place, []))
+                    pairs += self._pairs(answer.get(place, []))
                 # Asked last: what is read is all that was kept as long as the reading took.
                 start = (await consumer.beginning_offsets([place]))[place]
             self._record.invoke(teller, Request(f="log-start", key=key))
@@ -311,6 +342,10 @@ class KafkaLoad:
             self._record.complete(client, completion)
             self._leave(consumer.stop())
         return completion.type is OpType.OK
+
+    def _pairs(self, records: Sequence[Any]) -> list[list[Any]]:
+        """[offset, value] of each."""
+        return [[record.offset, self._payload.read(record.value or b"")] for record in records]
 
 
 def _retention(load: Load) -> dict[str, str]:
@@ -330,6 +365,10 @@ def _heard(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+def _is_blamed(sent: asyncio.Future[Any]) -> bool:
+    return sent.done() and not sent.cancelled() and isinstance(sent.exception(), BLAMING)
+
+
 def _completion(value: int, sent: asyncio.Future[Any] | None, told: str) -> Completion:
     """What became of a record: `sent` is the client library's word on it, and `told` what there is to say without."""
     if sent is None or not sent.done() or sent.cancelled():
@@ -337,12 +376,3 @@ def _completion(value: int, sent: asyncio.Future[Any] | None, told: str) -> Comp
     if (error := sent.exception()) is not None:
         return Completion(type=OpType.INFO, error=repr(error))
     return Completion(type=OpType.OK, value=[sent.result().offset, value])
-
-
-def _pairs(records: Sequence[Any]) -> list[list[Any]]:
-    """[offset, value] of each; what no client of ours wrote is kept as text, for the checker to wonder at."""
-    pairs = []
-    for record in records:
-        text = (record.value or b"").decode("utf-8", "replace").rstrip()
-        pairs.append([record.offset, int(text) if text.isdigit() else text])
-    return pairs

@@ -14,7 +14,7 @@ from typing import Final
 from seatrial import marks
 from seatrial.env import Rng
 from seatrial.history import OpType
-from seatrial.sim.case import Case, Outcome, Violation
+from seatrial.sim.case import Case, Load, Outcome, Violation
 from seatrial.sim.escape import SimEscape
 from seatrial.sim.faults import KINDS
 from seatrial.sim.full.cluster import Cluster, Enough
@@ -27,9 +27,11 @@ from seatrial.sim.full.nemesis import Nemesis
 from seatrial.sim.full.warm import warm
 from seatrial.sim.trace import Trace
 from seatrial.sim.world import EventStorm, World
+from seatrial.workloads.payload import Payload, sometimes_large
 from seatrial.workloads.recorder import Recorder
 
 SAMPLE_US: Final = 200_000
+LARGE_ONE_IN: Final = 20
 EVENTS_A_SECOND_MAX: Final = 400_000  # of virtual time: more is a storm
 
 
@@ -64,9 +66,10 @@ class FullRun:
             [str(endpoint.kafka) for endpoint in endpoints],
             self.record,
             rng.child("kafka"),
+            Payload(_sizes(case.load, rng, least=case.load.payload_bytes)),
             replication=replication(case),
         )
-        self.kv = KvLoad(case.load, endpoints, self.record, rng.child("kv"))
+        self.kv = KvLoad(case.load, endpoints, self.record, rng.child("kv"), Payload(_sizes(case.load, rng, least=1)))
         self.group = GroupLoad(case.load, endpoints, self.record, rng.child("group"), replication=replication(case))
         self.nemesis = Nemesis(self.cluster)
 
@@ -95,6 +98,8 @@ class FullRun:
             observer.report("liveness", str(storm))
         except SimEscape as escaped:
             observer.report("simulator-escape", str(escaped))
+        for complaint in (*self.kv.blamed, *self.kafka.blamed):
+            observer.report("blamed", f"a client was told that its request is wrong, and it was not: {complaint}")
         found = list(observer.violations.values())
         duration_ns, retains = self.case.duration_us * 1000, self.case.load.retains
         judged = judge(self.record.history, observer.samples, duration_ns=duration_ns, retains=retains)
@@ -123,6 +128,10 @@ class FullRun:
         self.kv.stop.set()
         self.group.stop.set()
         Finale(self.case, self.cluster, self.kafka, self.kv, self.group, self._loads).carry_out()
+
+
+def _sizes(load: Load, rng: Rng, *, least: int) -> Callable[[int], int]:
+    return sometimes_large(rng.child("sizes"), usual=least, largest=load.large_bytes, one_in=LARGE_ONE_IN)
 
 
 def replication(case: Case) -> int:
