@@ -55,7 +55,8 @@ def _less_to_do(case: Case) -> Iterator[Load]:
         yield replace(
             load, retention_bytes=kept.retention_bytes, retention_ms=kept.retention_ms, deletions=kept.deletions
         )
-    yield replace(load, large_bytes=Load().large_bytes)
+    for name in ("large_bytes", "members"):
+        yield replace(load, **{name: getattr(Load(), name)})
     if load.reads:
         yield replace(load, reads=0.0)
     if load.kafka_rate and case.level == "full":

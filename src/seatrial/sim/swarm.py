@@ -43,6 +43,7 @@ QUIET: Final = 0.02  # share of cases without any fault: the fast path deserves 
 # How likely it is that a seed has a kind at all; the rest have the last.
 OFTEN: Final = {"cut": 0.6, "crash": 0.7, "pause": 0.5, "membership": 0.4, "filter": 0.25}
 SELDOM: Final = 0.3
+GROUPING: Final = 0.1  # share of the full level's cases in which a consumer group reads
 LARGE: Final = 0.15  # share of the full level's cases in which some values are large
 LARGE_BYTES: Final = (2_000, 500_000)
 DELETING: Final = 0.45  # share of the full level's cases in which records are deleted
@@ -89,7 +90,8 @@ def draw_case(
     )
     if level == "full":
         load = _with_deletions(rng.child("deletions"), case.load)
-        case = msgspec.structs.replace(case, load=_with_large_values(rng.child("large"), load))
+        load = _with_group(rng.child("group"), _with_large_values(rng.child("large"), load))
+        case = msgspec.structs.replace(case, load=load)
     case = _within_budget(case)
     return _with_honest_clocks(msgspec.structs.replace(case, faults=_faults(rng, case, enabled)))
 
@@ -242,6 +244,12 @@ def _with_large_values(rng: Rng, load: Load) -> Load:
     if not rng.chance(LARGE):
         return load
     return msgspec.structs.replace(load, large_bytes=round(log_uniform(rng, *LARGE_BYTES)))
+
+
+def _with_group(rng: Rng, load: Load) -> Load:
+    if not rng.chance(GROUPING):
+        return load
+    return msgspec.structs.replace(load, members=rng.integer(1, 3), group_rate=round(log_uniform(rng, 10, 60), 1))
 
 
 def _within_budget(case: Case) -> Case:
