@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ def test_the_verdict_comes_first_with_its_reason_the_seed_and_the_replay_command
 def test_an_unknown_verdict_says_why_and_that_it_is_no_pass(synthetic: Synthetic) -> None:
     page = Page(render(synthetic(seconds=6.0, rate=60.0).write("UNKNOWN")))
     assert "No pause left evidence that it bit. This is not a pass." in page.text
+
+
+def test_the_page_counts_acknowledged_operations_as_the_run_does(synthetic: Synthetic) -> None:
+    """The console has only the run's count, which takes in final reads."""
+    run = synthetic(seconds=6.0, rate=60.0).write("VALID")
+    read = Op(index=10**6, time_ns=5_900_000_000, client=999, type=OpType.INVOKE, f="final-read", key="log/0")
+    with run.history.open("a") as file:
+        for op in (read, replace(read, index=read.index + 1, type=OpType.OK, value=[])):
+            file.write(to_json(op) + "\n")
+    counted = run.history.read_text().count('"type":"ok"')
+    page = Page(render(run))
+    assert f"found every promise kept in {counted:,} acknowledged operations" in page.text
 
 
 def test_every_anomaly_is_shown_with_its_message_and_each_of_its_operations(synthetic: Synthetic) -> None:

@@ -74,10 +74,11 @@ def _context(records: RunRecords) -> dict[str, Any]:
     bins = sum_up(records.operations, end_ns)
     faults = fault_rows(records.faults, end_ns)
     nodes = node_lanes(records.statuses, records.nodes, end_ns)
+    acknowledged = sum(operation.outcome is OpType.OK for operation in records.operations)
     return {
         "summary": summary,
         "validity": summary.validity,
-        "sentence": one_sentence(summary, acknowledged=bins.outcomes[OpType.OK]),
+        "sentence": one_sentence(summary, acknowledged=acknowledged),
         "figures": _figures(records, bins, faults),
         "end_ns": end_ns,
         "faults": faults,
@@ -117,7 +118,7 @@ def _figures(records: RunRecords, bins: Bins, faults: Sequence[FaultRow]) -> lis
     finals = [operation for operation in records.operations if operation.is_final]
     groups = len(group_names(records.statuses))
     tiles = [
-        ("Operations acknowledged", thousands(outcomes[OpType.OK]), f"of {thousands(sum(outcomes.values()))} tried"),
+        ("Acknowledged under load", thousands(outcomes[OpType.OK]), f"of {thousands(sum(outcomes.values()))} tried"),
         ("Refused", thousands(outcomes[OpType.FAIL]), "surely did not happen"),
         ("Unknown", thousands(outcomes[OpType.INFO]), "may have happened"),
         ("Latency, median", milliseconds(p50), f"99th percentile {milliseconds(p99)}"),
