@@ -289,6 +289,27 @@ def test_a_group_that_keeps_its_log_snapshots_without_forgetting(run_cluster: Ru
     run_cluster(scenario, ReplicaOptions(snapshot_entries=10, keep_entries=None))
 
 
+def test_a_log_is_freed_only_behind_a_snapshot_that_knows_why(run_cluster: Run) -> None:
+    """A start from an older one would look for the entries that are gone."""
+
+    async def scenario(cluster: Any) -> None:
+        for count in range(9):
+            await cluster.write(b"k%d" % count, b"v")
+        leader = await cluster.leader()
+        leader.make_snapshot()
+        await eventually(lambda: leader.storage.snapshot_meta is not None, leader.status)
+        await cluster.write(b"what decides that the others can go", b"v")
+        decided_at = leader.last_applied
+        assert leader.storage.snapshot_meta.last_included_index < decided_at
+        leader.forget_before(Index(4), decided_at=decided_at)
+        assert leader.storage.first_index == 1
+        await eventually(lambda: leader.storage.snapshot_meta.last_included_index >= decided_at, leader.status)
+        leader.forget_before(Index(4), decided_at=decided_at)
+        assert leader.storage.first_index == 4
+
+    run_cluster(scenario, ReplicaOptions(snapshot_entries=1_000, keep_entries=None))
+
+
 def test_closing_a_replica_tells_everybody_who_waits(run_cluster: Run) -> None:
     async def scenario(cluster: Any) -> None:
         leader = await cluster.leader()

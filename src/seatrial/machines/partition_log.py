@@ -137,6 +137,7 @@ class PartitionLog(Fingerprinted):
         "_points",
         "_producers",
         "_refused",
+        "_trimmed_at",
     )
 
     # version, index, chain, next offset, start, known to; counts of refused entries, terms and configurations
@@ -148,6 +149,7 @@ class PartitionLog(Fingerprinted):
         super().__init__()
         self._next_offset = 0
         self._log_start_offset = 0
+        self._trimmed_at = Index(0)
         self._points = OffsetIndex()
         self._refused: set[int] = set()  # batches that were; where `_known_to` is ahead, also later ones
         self._known_to = 0  # what is known of entries up to there came with a snapshot; 0: all up to the last one
@@ -232,6 +234,7 @@ class PartitionLog(Fingerprinted):
         start = min(offset, self._next_offset)
         if start > self._log_start_offset:
             self._log_start_offset = start
+            self._trimmed_at = self.applied_index
             self._forget()
         return TrimOutcome(self._log_start_offset)
 
@@ -243,6 +246,11 @@ class PartitionLog(Fingerprinted):
         self._refused = {index for index in self._refused if index > base.entry_index}
         older = [at for at, (index, _) in enumerate(self._configurations) if index <= base.entry_index]
         del self._configurations[: max(len(older) - 1, 0)]
+
+    @property
+    def trimmed_at(self) -> Index:
+        """The entry by which the start moved last; 0 where a snapshot that was restored says where it is."""
+        return self._trimmed_at
 
     def base(self) -> LogBase:
         """What the first entry that is needed follows: all up to there may go, from disks as well."""
@@ -359,6 +367,7 @@ class PartitionLog(Fingerprinted):
         position = self._SNAPSHOT.size
         self._digest = AppliedDigest(index, chain)
         self._next_offset, self._log_start_offset, self._known_to = next_offset, start, known_to
+        self._trimmed_at = Index(0)
         self._configurations = []
         for _ in range(members):
             at, size = self._CONFIGURATION.unpack_from(data, position)

@@ -388,10 +388,14 @@ class Replica:
         self.storage.save_snapshot(snapshot, done=lambda: self._snapshot_saved(meta, kept))
         return True
 
-    def forget_before(self, first_needed: Index) -> None:
-        """Drop the entries before it; where no snapshot stands for them yet, only make one: to be asked again."""
+    def forget_before(self, first_needed: Index, *, decided_at: Index) -> None:
+        """Drop the entries before it; where no snapshot stands for them yet, only make one: to be asked again.
+
+        decided_at: the entry that says that they are not needed.  The snapshot has to know of it, because the state
+        that it restores would miss them otherwise.
+        """
         meta = self.storage.snapshot_meta
-        if meta is None or meta.last_included_index + 1 < first_needed:
+        if meta is None or meta.last_included_index < max(first_needed - 1, decided_at):
             self.make_snapshot()
         elif first_needed > self.storage.first_index:
             reached("a log gave up the entries that nobody needs any more")

@@ -93,11 +93,12 @@ class Retaining:
 
     def _free(self, hosted: HostedPartition) -> None:
         deleted = hosted.machine.deleted_bytes
-        first_needed = Index(hosted.machine.base().entry_index + 1)
+        machine = hosted.machine
+        first_needed = Index(machine.base().entry_index + 1)
         replica = hosted.replica
         if first_needed <= replica.storage.first_index:
             hosted.freed_bytes, hosted.freed_s = deleted, self._loop.time()
             return
         if deleted - hosted.freed_bytes < self.free_bytes and self._loop.time() - hosted.freed_s < FREE_AFTER_S:
             return
-        replica.forget_before(first_needed)
+        replica.forget_before(first_needed, decided_at=machine.trimmed_at)
