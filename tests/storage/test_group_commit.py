@@ -131,6 +131,23 @@ def test_durability_os_survives_any_power_cut_with_a_prefix(kit: Any) -> None:
     kit.run(scenario())
 
 
+def test_with_durability_os_a_snapshot_survives_a_power_cut_only_with_the_log_that_it_stands_for(kit: Any) -> None:
+    """One of a partition holds no records: those of entries that it stands for are in the log alone."""
+
+    async def scenario() -> None:
+        disk = kit.disk()
+        group = kit.storage(disk, durability="os", segment_bytes=300).open_group(GROUP)
+        for n in range(1, 9):
+            await kit.save(group, [kit.entry(n, data=bytes(50))], kit.state(1))
+        group.save_snapshot(kit.snapshot(6), done=lambda: None)
+        await turns()
+        survivor = kit.storage(disk.after_power_cut(), durability="os").open_group(GROUP)
+        assert survivor.snapshot_meta.last_included_index == 6
+        assert kit.log(survivor)[:6] == [kit.entry(n, data=bytes(50)) for n in range(1, 7)]
+
+    kit.run(scenario())
+
+
 def test_a_cut_that_is_itself_cut_short_is_finished_the_next_time(kit: Any) -> None:
     """Several segments behind the tear, and a power cut during each step of removing them."""
 

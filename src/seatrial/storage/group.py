@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from seatrial.env import Buffer
+from seatrial.env import Buffer, Files
 from seatrial.raft.ids import GroupId, Index, Term
 from seatrial.raft.messages import CONFIGURATION, Entry, HardState, Snapshot, SnapshotMeta
 from seatrial.storage.batch_write import GroupWrite, Settings
@@ -45,6 +45,7 @@ class SegmentGroup:
         self._written = NOWHERE  # as of the last batch that was written; in "fsync" mode, durable
         self._durable = NOWHERE
         self._next_index = 1  # of the frame that would be written next
+        self._synced = 0  # segments before it are on disk, with durability "os" too
         self._resets = False  # the next batch begins the log anew
         self._recent: dict[int, Entry] = {}
         self._pending: list[Entry] = []
@@ -224,11 +225,20 @@ class SegmentGroup:
         self._resets = True
 
     def save_snapshot(self, snapshot: Snapshot, *, done: Callable[[], None]) -> None:
-        """As in GroupStorage.  Goes by the slow worker, so that it holds up no save; ends in no order with them."""
+        """As in GroupStorage.  Goes by the slow worker, so that it holds up no save; ends in no order with them.
+
+        With durability "os" the log is synced first: after a power cut it must not end before a snapshot of its own.
+        """
         assert not self.removed, f"group {self.id} was removed"
         files, directory, group = self._settings.files, self._directory, self.id
+        unsynced = [] if self._settings.synced else self._written_since(self._synced)
+        self._synced = self._written.sequence
 
         def job() -> None:
+            for path in unsynced:
+                _sync(files, path)
+            if unsynced:
+                files.sync_directory(directory)
             write_snapshot(files, directory, group, snapshot, origin="made")
 
         def then() -> None:
@@ -241,6 +251,10 @@ class SegmentGroup:
             done()
 
         self._settings.background(job, then)
+
+    def _written_since(self, sequence: int) -> list[str]:
+        written = self._written.sequence
+        return [segment.path for at, segment in self._segments.items() if sequence <= at <= written]
 
     def compact(self, first_kept: Index) -> None:
         covered = self._meta.last_included_index if self._meta is not None else 0
@@ -402,3 +416,11 @@ class SegmentGroup:
     def close(self) -> None:
         for segment in self._segments.values():
             segment.close()
+
+
+def _sync(files: Files, path: str) -> None:
+    file = files.open(path)
+    try:
+        file.sync()
+    finally:
+        file.close()
