@@ -237,6 +237,11 @@ class Hosting:
         options = ReplicaOptions(keep_entries=None, predict=predict, stable=kept, needs_room=holds_records)
         first = partition.first_configuration(self._node_id)
         replica = self._multiraft.open(partition.group, name, machine, first, options)
+        needed, kept_from = machine.base().entry_index + 1, replica.storage.first_index
+        if needed < kept_from:
+            # A snapshot holds no records: where the log lost its end before it, it stands for nothing.
+            self._multiraft.close_group(partition.group)
+            raise DamagedLog(name, 0, f"entries {needed} to {kept_from - 1} hold records, and are in no segment")
         hosted = HostedPartition(
             topic,
             partition,
