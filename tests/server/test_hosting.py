@@ -21,6 +21,7 @@ from seatrial.machines.metadata import (
     SettleReplicas,
     encode_command,
 )
+from seatrial.machines.partition_log import encode_append
 from seatrial.raft.ids import GroupId, Index, NodeId, Term
 from seatrial.raft.messages import COMMAND, Entry
 from seatrial.server.groups.coordinator import Coordinator
@@ -165,5 +166,34 @@ def test_who_moves_in_begins_without_members_and_a_deleted_topic_takes_its_repli
         scene.do(DeleteTopic(scene.metadata.topics["t"].topic_id))
         await scene.becomes(False)
         await eventually(lambda: GROUP not in scene.multiraft.storage.groups(), scene.multiraft.storage.groups)
+
+    run_cluster(scenario)
+
+
+def test_a_replica_whose_log_has_lost_records_that_its_snapshot_stands_for_is_refused(run_cluster: Run) -> None:
+    """A partition's snapshot holds no records: what it stands for has to be in the log beside it."""
+
+    async def scenario(cluster: Any) -> None:
+        scene = Scene(cluster.hosts[NodeId(1)])
+        scene.hosting.up_to_date()
+        scene.do(CreateTopic("t", ((1,),)))
+        await scene.becomes(True)
+        stored = scene.hosting.partitions[KEY].replica
+        await eventually(lambda: stored.node.is_leader, stored.status)
+        for _ in range(3):
+            await scene.hosting.partitions[KEY].append(encode_append(bytes(100), record_count=1))
+        stored.make_snapshot()
+        await eventually(lambda: stored.storage.snapshot_meta is not None, stored.status)
+        for lost, is_refused in ((False, False), (True, True)):
+            if lost:
+                stored.storage.compact(Index(stored.storage.snapshot_meta.last_included_index + 1))
+            scene.multiraft.close_group(GROUP)
+            scene.restarted()
+            scene.hosting.topics_changed(["t"])
+            await eventually(lambda: scene.is_open or scene.hosting.refused, lambda: scene.hosting.refused)
+            assert scene.is_open != is_refused
+            stored = scene.multiraft.replicas.get(GROUP, stored)
+        assert "hold records, and are in no segment" in scene.hosting.refused["t/0"]
+        assert GROUP not in scene.multiraft.replicas, "it takes part in nothing"
 
     run_cluster(scenario)
