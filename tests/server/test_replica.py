@@ -301,11 +301,14 @@ def test_a_log_is_freed_only_behind_a_snapshot_that_knows_why(run_cluster: Run) 
         await cluster.write(b"what decides that the others can go", b"v")
         decided_at = leader.last_applied
         assert leader.storage.snapshot_meta.last_included_index < decided_at
-        leader.forget_before(Index(4), decided_at=decided_at)
+        assert leader.forget_before(Index(4), decided_at=decided_at)
+        assert not leader.forget_before(Index(4), decided_at=decided_at), "the snapshot is being saved"
         assert leader.storage.first_index == 1
-        await eventually(lambda: leader.storage.snapshot_meta.last_included_index >= decided_at, leader.status)
-        leader.forget_before(Index(4), decided_at=decided_at)
-        assert leader.storage.first_index == 4
+        await cluster.write(b"and on it goes", b"v")
+        await eventually(lambda: leader.storage.first_index == 4, leader.status)
+        assert leader.storage.snapshot_meta.last_included_index >= decided_at
+        assert leader.forget_before(Index(6), decided_at=decided_at), "that snapshot will do"
+        assert leader.storage.first_index == 6
 
     run_cluster(scenario, ReplicaOptions(snapshot_entries=1_000, keep_entries=None))
 

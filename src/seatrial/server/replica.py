@@ -365,10 +365,11 @@ class Replica:
         ):
             self.make_snapshot()
 
-    def make_snapshot(self, *, keep_entries: int | None = None) -> bool:
+    def make_snapshot(self, *, keep_entries: int | None = None, first_needed: int = 0) -> bool:
         """Save the machine's state as of now, and then forget the log behind it but for the tail that is kept.
 
-        keep_entries: how long a tail; None: as the options say, which may also keep all of it for good.
+        keep_entries: how long a tail; None: as the options say, which may also keep all of it for good, but for what is
+        before `first_needed`.
         False where another one is being saved just now, the leader's that takes the place of this state included.
         """
         if self._snapshot_pending or self.node.is_installing:
@@ -385,25 +386,31 @@ class Replica:
         if kept is not None and keep_entries is not None:
             kept = keep_entries
         snapshot = Snapshot(meta, self.machine.snapshot())
-        self.storage.save_snapshot(snapshot, done=lambda: self._snapshot_saved(meta, kept))
+        self.storage.save_snapshot(snapshot, done=lambda: self._snapshot_saved(meta, kept, first_needed))
         return True
 
-    def forget_before(self, first_needed: Index, *, decided_at: Index) -> None:
-        """Drop the entries before it; where no snapshot stands for them yet, only make one: to be asked again.
+    def forget_before(self, first_needed: Index, *, decided_at: Index) -> bool:
+        """Drop the entries before it, behind a snapshot that knows why: the state of an older one would miss them.
 
-        decided_at: the entry that says that they are not needed.  The snapshot has to know of it, because the state
-        that it restores would miss them otherwise.
+        decided_at: the entry that says that they are not needed.  False where another snapshot is being saved just
+        now: to be asked again.
         """
         meta = self.storage.snapshot_meta
         if meta is None or meta.last_included_index < max(first_needed - 1, decided_at):
-            self.make_snapshot()
-        elif first_needed > self.storage.first_index:
-            reached("a log gave up the entries that nobody needs any more")
-            self.storage.compact(first_needed)
+            return self.make_snapshot(first_needed=first_needed)
+        self._forget(first_needed)
+        return True
 
-    def _snapshot_saved(self, meta: SnapshotMeta, keep_entries: int | None) -> None:
+    def _snapshot_saved(self, meta: SnapshotMeta, keep_entries: int | None, first_needed: int) -> None:
         self._snapshot_pending = False
-        if not self.closed and keep_entries is not None:
-            first_kept = meta.last_included_index + 1 - keep_entries
-            if first_kept > self.storage.first_index:
-                self.storage.compact(Index(first_kept))
+        if self.closed:
+            return
+        if keep_entries is None:
+            self._forget(first_needed)
+        elif (first_kept := meta.last_included_index + 1 - keep_entries) > self.storage.first_index:
+            self.storage.compact(Index(first_kept))
+
+    def _forget(self, first_needed: int) -> None:
+        if first_needed > self.storage.first_index:
+            reached("a log gave up the entries that nobody needs any more")
+            self.storage.compact(Index(first_needed))

@@ -101,4 +101,5 @@ class Retaining:
             return
         if deleted - hosted.freed_bytes < self.free_bytes and self._loop.time() - hosted.freed_s < FREE_AFTER_S:
             return
-        replica.forget_before(first_needed, decided_at=machine.trimmed_at)
+        if replica.forget_before(first_needed, decided_at=machine.trimmed_at):
+            hosted.freed_bytes, hosted.freed_s = deleted, self._loop.time()
