@@ -290,7 +290,8 @@ def test_a_group_that_keeps_its_log_snapshots_without_forgetting(run_cluster: Ru
 
 
 def test_a_log_is_freed_only_behind_a_snapshot_that_knows_why(run_cluster: Run) -> None:
-    """A start from an older one would look for the entries that are gone."""
+    """A start from an older one would look for the entries that are gone.  It is freed when that snapshot is saved, and
+    not when asked again: by then there may be a newer deletion that the snapshot does not know of."""
 
     async def scenario(cluster: Any) -> None:
         for count in range(9):

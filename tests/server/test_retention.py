@@ -133,22 +133,6 @@ async def moved(cluster: NodeCluster, *replicas: int) -> None:
         assert await move(cluster, *replicas)
 
 
-def test_a_disk_is_freed_while_records_are_deleted_all_the_time(run: Callable[..., None]) -> None:
-    """At each look there is a newer deletion than the snapshot of the last look knows of."""
-
-    async def scenario(cluster: NodeCluster) -> None:
-        await topic(cluster, retention_bytes=str(20 * RECORD_BYTES))
-        for number in range(100):
-            assert await append(cluster, number) == number
-            if number % 10 == 9:
-                free_at_once(cluster)
-        led = leader(cluster)
-        assert led is not None
-        assert led.replica.storage.first_index > 40
-
-    run(scenario)
-
-
 def test_what_is_more_than_a_topic_may_hold_is_deleted_everywhere_and_its_disk_freed(run: Callable[..., None]) -> None:
     async def scenario(cluster: NodeCluster) -> None:
         await topic(cluster, retention_bytes=str(40 * RECORD_BYTES))
