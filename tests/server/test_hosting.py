@@ -64,6 +64,11 @@ class Scene:
         )
         return self.hosting
 
+    def open_again(self) -> None:
+        """From what is stored."""
+        self.multiraft.close_group(GROUP)
+        self.restarted().topics_changed(["t"])
+
     def do(self, command: Any) -> None:
         self.index += 1
         encoded = encode_command(command, request_id=bytes(16))
@@ -88,6 +93,15 @@ class Scene:
 
 def no_coordinator(replica: Replica, machine: GroupsMachine) -> Coordinator:
     raise AssertionError("there are no consumer groups in these tests")
+
+
+async def holding_alone(cluster: Any) -> tuple[Scene, Replica]:
+    """Node 1 with the only replica of the partition."""
+    scene = Scene(cluster.hosts[NodeId(1)])
+    scene.hosting.up_to_date()
+    scene.do(CreateTopic("t", ((1,),)))
+    await scene.becomes(True)
+    return scene, scene.hosting.partitions[KEY].replica
 
 
 async def a_moment() -> None:
@@ -131,15 +145,9 @@ def test_a_replica_is_kept_until_the_move_is_settled_and_then_deleted_and_report
 
 def test_a_node_that_is_not_sure_of_the_metadata_deletes_nothing(run_cluster: Run) -> None:
     async def scenario(cluster: Any) -> None:
-        scene = Scene(cluster.hosts[NodeId(1)])
-        scene.hosting.up_to_date()
-        scene.do(CreateTopic("t", ((1,),)))
-        await scene.becomes(True)
-        stored = scene.hosting.partitions[KEY].replica
+        scene, stored = await holding_alone(cluster)
         await eventually(lambda: stored.node.term > 0, stored.status)
-        scene.multiraft.close_group(GROUP)
-        scene.restarted()
-        scene.hosting.topics_changed(["t"])
+        scene.open_again()
         await scene.becomes(True)
         scene.assign(2, 3)
         scene.settle()
@@ -174,11 +182,7 @@ def test_a_replica_whose_log_has_lost_records_that_its_snapshot_stands_for_is_re
     """A partition's snapshot holds no records: what it stands for has to be in the log beside it."""
 
     async def scenario(cluster: Any) -> None:
-        scene = Scene(cluster.hosts[NodeId(1)])
-        scene.hosting.up_to_date()
-        scene.do(CreateTopic("t", ((1,),)))
-        await scene.becomes(True)
-        stored = scene.hosting.partitions[KEY].replica
+        scene, stored = await holding_alone(cluster)
         await eventually(lambda: stored.node.is_leader, stored.status)
         for _ in range(3):
             await scene.hosting.partitions[KEY].append(encode_append(bytes(100), record_count=1))
@@ -187,9 +191,7 @@ def test_a_replica_whose_log_has_lost_records_that_its_snapshot_stands_for_is_re
         for lost, is_refused in ((False, False), (True, True)):
             if lost:
                 stored.storage.compact(Index(stored.storage.snapshot_meta.last_included_index + 1))
-            scene.multiraft.close_group(GROUP)
-            scene.restarted()
-            scene.hosting.topics_changed(["t"])
+            scene.open_again()
             await eventually(lambda: scene.is_open or scene.hosting.refused, lambda: scene.hosting.refused)
             assert scene.is_open != is_refused
             stored = scene.multiraft.replicas.get(GROUP, stored)

@@ -92,14 +92,11 @@ class Retaining:
             self._logger.debug("retention_retry", group=group, reason=str(error))
 
     def _free(self, hosted: HostedPartition) -> None:
-        deleted = hosted.machine.deleted_bytes
-        machine = hosted.machine
-        first_needed = Index(machine.base().entry_index + 1)
-        replica = hosted.replica
-        if first_needed <= replica.storage.first_index:
-            hosted.freed_bytes, hosted.freed_s = deleted, self._loop.time()
-            return
-        if deleted - hosted.freed_bytes < self.free_bytes and self._loop.time() - hosted.freed_s < FREE_AFTER_S:
-            return
-        if replica.forget_before(first_needed, decided_at=machine.trimmed_at):
-            hosted.freed_bytes, hosted.freed_s = deleted, self._loop.time()
+        machine, replica, now_s = hosted.machine, hosted.replica, self._loop.time()
+        deleted, first_needed = machine.deleted_bytes, Index(machine.base().entry_index + 1)
+        if first_needed > replica.storage.first_index:
+            if deleted - hosted.freed_bytes < self.free_bytes and now_s - hosted.freed_s < FREE_AFTER_S:
+                return
+            if not replica.forget_before(first_needed, decided_at=machine.trimmed_at):
+                return
+        hosted.freed_bytes, hosted.freed_s = deleted, now_s

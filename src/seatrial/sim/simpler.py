@@ -45,7 +45,7 @@ def _less_to_do(case: Case) -> Iterator[Load]:
             yield replace(load, operations_max=most)
     if load.operations_max == 0:  # nothing is done: how it would have been done is noise
         yield replace(Load(), operations_max=0)
-    for name in ("payload_bytes",) if case.level == "full" else ("payload_bytes", *KAFKA):
+    for name in ("payload_bytes", "large_bytes", "members") if case.level == "full" else ("payload_bytes", *KAFKA):
         yield replace(load, **{name: getattr(Load(), name)})
     for name in ("clients", "keys") if case.level == "core" else ("clients", "keys", "topics", "partitions"):
         if getattr(load, name) > 1:
@@ -55,8 +55,6 @@ def _less_to_do(case: Case) -> Iterator[Load]:
         yield replace(
             load, retention_bytes=kept.retention_bytes, retention_ms=kept.retention_ms, deletions=kept.deletions
         )
-    for name in ("large_bytes", "members"):
-        yield replace(load, **{name: getattr(Load(), name)})
     if load.reads:
         yield replace(load, reads=0.0)
     if load.kafka_rate and case.level == "full":
